@@ -1,0 +1,27 @@
+# `make demo` shows the main job, `make test` passes the tests; both install what they need.
+CARGO ?= cargo
+
+.PHONY: help demo test bench lint postgres promtool
+
+help: ## List the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+
+demo: postgres ## Show the main job on a throw-away PostgreSQL (ONCE=1: end by itself)
+	$(CARGO) run --release --example demo -- $(if $(ONCE),--once)
+
+test: postgres promtool ## Run every test on throw-away PostgreSQL servers
+	$(CARGO) test
+
+bench: postgres ## Measure against bare SQL on one private cluster, fsync on
+	$(CARGO) bench --bench ratios
+
+lint: ## What CI demands of the text
+	$(CARGO) fmt --check
+	$(CARGO) clippy --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --no-deps --document-private-items
+
+postgres: # A server's programs, without a running server
+	@scripts/need postgresql /usr/lib/postgresql/*/bin/postgres postgres
+
+promtool:
+	@scripts/need prometheus /usr/bin/promtool promtool

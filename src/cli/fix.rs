@@ -1,0 +1,78 @@
+//! `tenantd fix`: tables for tenants without any; a released quarantine; a lost schema built anew.
+
+use clap::Args;
+use tenantd::{
+    Config, Result,
+    fleet::{State, ledger},
+    reconcile::Reason,
+};
+
+use super::{Code, migrate, output};
+
+#[derive(Debug, Args)]
+pub(crate) struct Arguments {
+    /// Tenants, by id or schema; without any, all that have no tables are left to the daemon.
+    tenants: Vec<String>,
+    /// Build a lost tenant anew; what is left of its schema is renamed and kept.
+    #[arg(long)]
+    rebuild: bool,
+}
+
+pub(crate) async fn run(
+    config: Config,
+    arguments: Arguments,
+    format: output::Format,
+) -> Result<Code> {
+    let engine = super::open(config).await?;
+    if arguments.tenants.is_empty() {
+        if arguments.rebuild {
+            return Err(migrate::name_the_tenants());
+        }
+        return fix_empty(&engine).await;
+    }
+    let mut ids = Vec::new();
+    for tenant in super::find(&engine, &arguments.tenants).await? {
+        match tenant.state {
+            State::Lost if arguments.rebuild => {
+                engine.reconciler.rebuild(&tenant, Reason::Manual).await?;
+            }
+            State::Quarantined | State::Failed | State::Blocked => {
+                let client = engine.reconciler.pool().get().await?;
+                ledger::release_quarantine(&client, &tenant.id).await?;
+            }
+            _ => {}
+        }
+        ids.push(tenant.id);
+    }
+    let lines = migrate::migrate(&engine, ids, 0).await?;
+    migrate::report(&lines, false, format)
+}
+
+/// Hands every tenant without tables to the daemon.
+async fn fix_empty(engine: &tenantd::daemon::Engine) -> Result<Code> {
+    let client = engine.reconciler.pool().get().await?;
+    let census = &engine.reconciler.loaded().census;
+    let mut asked = 0;
+    let mut after = String::new();
+    loop {
+        let page = census
+            .page(
+                &client,
+                Some(&[State::Unprovisioned, State::Empty]),
+                &after,
+                500,
+            )
+            .await?;
+        let Some(last) = page.last() else { break };
+        after.clone_from(&last.id);
+        let ids: Vec<_> = page.into_iter().map(|tenant| tenant.id).collect();
+        ledger::request_all(&client, &ids).await?;
+        asked += ids.len();
+    }
+    drop(client);
+    println!("{asked} tenants without tables are asked for");
+    if asked > 0 {
+        super::warn_without_daemon(engine).await?;
+    }
+    Ok(Code::Ok)
+}

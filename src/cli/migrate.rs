@@ -1,0 +1,290 @@
+//! `tenantd migrate`: bring tenants to head, here or by the daemon; and what `fix` shares with it.
+
+use std::{
+    collections::BTreeMap,
+    io::{IsTerminal as _, stderr},
+    sync::Arc,
+    time::Duration,
+};
+
+use clap::Args;
+use futures::{StreamExt as _, stream};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use serde::Serialize;
+use tenantd::{
+    Config, Error, Result,
+    daemon::Engine,
+    fleet::{Group, State, Tenant, ledger},
+    metrics::ReconcileOutcome,
+    reconcile::{Outcome, Reason, pace::Pace},
+};
+use tokio::time::{Instant, sleep};
+
+use super::{Code, output};
+
+/// How long a tenant that another process works on is waited for.
+const BUSY: Duration = Duration::from_secs(60);
+const PAGE: u32 = 500;
+
+#[derive(Debug, Args)]
+#[command(group(clap::ArgGroup::new("which").required(true).args(["tenants", "all"])))]
+pub(crate) struct Arguments {
+    /// Tenants, by id or schema.
+    tenants: Vec<String>,
+    /// Every tenant that is behind or has no tables.
+    #[arg(long)]
+    all: bool,
+    /// Leave it to the running daemon and return at once.
+    #[arg(long = "async")]
+    background: bool,
+    /// Show what would be done: tenants grouped by identical pending work.
+    #[arg(long)]
+    dry_run: bool,
+}
+
+/// What became of one tenant.
+#[derive(Debug, Serialize)]
+pub(crate) struct Line {
+    id: String,
+    schema: String,
+    outcome: ReconcileOutcome,
+    version: Option<String>,
+    files: usize,
+    milliseconds: u128,
+    message: Option<String>,
+}
+
+pub(crate) async fn run(
+    config: Config,
+    arguments: Arguments,
+    format: output::Format,
+) -> Result<Code> {
+    let engine = super::open(config).await?;
+    if arguments.dry_run {
+        let tenants = if arguments.all {
+            pending(&engine).await?
+        } else {
+            super::find(&engine, &arguments.tenants).await?
+        };
+        return dry_run(&engine, &tenants, format);
+    }
+    if arguments.background {
+        let client = engine.reconciler.pool().get().await?;
+        if arguments.all {
+            ledger::request(&client, &ledger::Request::Sweep).await?;
+            println!("asked for a sweep of all tenants");
+        } else {
+            let ids: Vec<_> = super::find(&engine, &arguments.tenants)
+                .await?
+                .into_iter()
+                .map(|t| t.id)
+                .collect();
+            ledger::request_all(&client, &ids).await?;
+            println!("asked for {} tenants", ids.len());
+        }
+        drop(client);
+        super::warn_without_daemon(&engine).await?;
+        return Ok(Code::Ok);
+    }
+    let lines = if arguments.all {
+        migrate_all(&engine).await?
+    } else {
+        let tenants = super::find(&engine, &arguments.tenants).await?;
+        let ids = tenants.into_iter().map(|tenant| tenant.id).collect();
+        migrate(&engine, ids, 0).await?
+    };
+    report(&lines, arguments.all, format)
+}
+
+/// Brings these tenants to head in this process, several at a time, in order of what is done first.
+pub(crate) async fn migrate(engine: &Engine, ids: Vec<String>, max_rate: u32) -> Result<Vec<Line>> {
+    let pace = Arc::new(Pace::new(max_rate));
+    let bar = progress(ids.len());
+    let lines: Vec<Result<Line>> = stream::iter(ids)
+        .map(|id| {
+            let (pace, bar) = (Arc::clone(&pace), bar.clone());
+            async move {
+                pace.pass().await;
+                let outcome = patiently(engine, &id).await?;
+                bar.inc(1);
+                Ok(line(id, outcome))
+            }
+        })
+        .buffer_unordered(usize::from(engine.config.database.workers))
+        .collect()
+        .await;
+    bar.finish_and_clear();
+    lines.into_iter().collect()
+}
+
+/// One tenant; waits while another process works on it.
+async fn patiently(engine: &Engine, id: &str) -> Result<Outcome> {
+    let deadline = Instant::now() + BUSY;
+    loop {
+        let outcome = engine.reconciler.reconcile(id, Reason::Manual).await?;
+        if outcome.kind != ReconcileOutcome::Busy || Instant::now() >= deadline {
+            return Ok(outcome);
+        }
+        sleep(outcome.retry_in.unwrap_or(Duration::from_millis(100))).await;
+    }
+}
+
+async fn migrate_all(engine: &Engine) -> Result<Vec<Line>> {
+    let ids = pending(engine)
+        .await?
+        .into_iter()
+        .map(|tenant| tenant.id)
+        .collect();
+    migrate(engine, ids, engine.config.rollout.max_rate).await
+}
+
+/// Every tenant that tenantd may bring to head.
+async fn pending(engine: &Engine) -> Result<Vec<Tenant>> {
+    let healing: Vec<State> = State::ALL
+        .iter()
+        .copied()
+        .filter(|state| state.group() == Group::Healing)
+        .collect();
+    let client = engine.reconciler.pool().get().await?;
+    let census = &engine.reconciler.loaded().census;
+    let mut all = Vec::new();
+    let mut after = String::new();
+    loop {
+        let page = census.page(&client, Some(&healing), &after, PAGE).await?;
+        let full = page.len() == PAGE as usize;
+        all.extend(page);
+        match all.last() {
+            Some(last) if full => after.clone_from(&last.id),
+            _ => return Ok(all),
+        }
+    }
+}
+
+fn line(id: String, outcome: Outcome) -> Line {
+    Line {
+        schema: outcome
+            .tenant
+            .as_ref()
+            .map(|tenant| tenant.schema.clone())
+            .unwrap_or_default(),
+        message: match outcome.kind {
+            ReconcileOutcome::Gone => Some("the tenant has left the registry".into()),
+            _ => outcome.message,
+        },
+        id,
+        outcome: outcome.kind,
+        version: outcome.version,
+        files: outcome.applied,
+        milliseconds: outcome.took.as_millis(),
+    }
+}
+
+/// Prints what became of the tenants; a long list only where something went wrong.
+pub(crate) fn report(lines: &[Line], brief: bool, format: output::Format) -> Result<Code> {
+    let done = |line: &&Line| {
+        matches!(
+            line.outcome,
+            ReconcileOutcome::Applied | ReconcileOutcome::Current
+        )
+    };
+    let failed = lines.iter().filter(|line| !done(line)).count();
+    match format {
+        output::Format::Json => output::json(&lines)?,
+        output::Format::Table => {
+            for line in lines.iter().filter(|line| !brief || !done(line)) {
+                let version = line.version.as_deref().unwrap_or("nothing");
+                println!(
+                    "{} ({}): {} at {version}, {} files, {} ms",
+                    line.id, line.schema, line.outcome, line.files, line.milliseconds
+                );
+                if let Some(message) = &line.message {
+                    println!("    {message}");
+                }
+            }
+            println!(
+                "{} of {} tenants are at head",
+                lines.len() - failed,
+                lines.len()
+            );
+        }
+    }
+    Ok(if failed == 0 {
+        Code::Ok
+    } else {
+        Code::SomeFailed
+    })
+}
+
+fn dry_run(engine: &Engine, tenants: &[Tenant], format: output::Format) -> Result<Code> {
+    let loaded = engine.reconciler.loaded();
+    let mut groups: BTreeMap<(bool, Vec<&str>), Vec<&str>> = BTreeMap::new();
+    for tenant in tenants {
+        let plan = engine.reconciler.plan(&loaded, tenant);
+        let files = plan
+            .transactions
+            .iter()
+            .flat_map(|&transaction| plan.files(&loaded.release.set, transaction));
+        let files: Vec<_> = match tenant.state.group() {
+            Group::NeedsPerson => Vec::new(),
+            _ => files.map(|file| file.file.as_str()).collect(),
+        };
+        groups
+            .entry((plan.create_schema && !files.is_empty(), files))
+            .or_default()
+            .push(&tenant.schema);
+    }
+    if format == output::Format::Json {
+        let groups: Vec<_> = groups
+            .iter()
+            .map(|((create, files), schemas)| {
+                serde_json::json!({ "create_schema": create, "files": files, "tenants": schemas.len(), "schemas": schemas })
+            })
+            .collect();
+        output::json(&groups)?;
+        return Ok(Code::Ok);
+    }
+    for ((create, files), schemas) in &groups {
+        let example = schemas
+            .iter()
+            .take(3)
+            .copied()
+            .collect::<Vec<_>>()
+            .join(", ");
+        let more = if schemas.len() > 3 { ", …" } else { "" };
+        let work = match files.as_slice() {
+            [] => "nothing to do, or nothing we may do".to_owned(),
+            [first, .., last] => format!("{} files, {first} to {last}", files.len()),
+            [only] => (*only).to_owned(),
+        };
+        let create = if *create {
+            "create the schema, then "
+        } else {
+            ""
+        };
+        println!(
+            "{} tenants ({example}{more}): {create}{work}",
+            schemas.len()
+        );
+    }
+    println!("{} tenants; nothing was changed", tenants.len());
+    Ok(Code::Ok)
+}
+
+/// A bar on a terminal; nothing elsewhere.
+fn progress(total: usize) -> ProgressBar {
+    let bar = ProgressBar::new(total as u64);
+    if total < 2 || !stderr().is_terminal() {
+        bar.set_draw_target(ProgressDrawTarget::hidden());
+    }
+    if let Ok(style) =
+        ProgressStyle::with_template("{bar:40} {pos}/{len} tenants, {per_sec}, {eta} left")
+    {
+        bar.set_style(style);
+    }
+    bar
+}
+
+/// The error for a rebuild without names.
+pub(crate) fn name_the_tenants() -> Error {
+    Error::Refused("--rebuild gives up what a schema held: name the tenants".into())
+}

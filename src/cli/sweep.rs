@@ -1,0 +1,18 @@
+//! `tenantd sweep`: asks the running daemon to look at the whole fleet now.
+
+use tenantd::{Config, Result, fleet::ledger};
+
+use super::{Code, output};
+
+pub(crate) async fn run(config: Config, format: output::Format) -> Result<Code> {
+    let engine = super::open(config).await?;
+    let client = engine.reconciler.pool().get().await?;
+    ledger::request(&client, &ledger::Request::Sweep).await?;
+    drop(client);
+    match format {
+        output::Format::Table => println!("asked for a sweep"),
+        output::Format::Json => output::json(&serde_json::json!({ "requested": "sweep" }))?,
+    }
+    super::warn_without_daemon(&engine).await?;
+    Ok(Code::Ok)
+}

@@ -1,0 +1,13 @@
+//! Doing it all the time: the loops of one database, and the process around them.
+
+pub mod controller;
+pub mod engine;
+pub mod health;
+pub mod http;
+pub mod listener;
+pub mod sweeper;
+pub mod systemd;
+pub mod work;
+
+pub use controller::Signal;
+pub use engine::Engine;

@@ -1,0 +1,239 @@
+//! The periodic scan: whatever no event told of, found by asking for it.
+//!
+//! A head check asks registry and ledger only, a full sweep looks into every schema and sets the gauges.
+//! Both hand what they find to the queue in pages, so memory does not grow with the fleet; when the queue
+//! is full the rest waits for the next round, which starts as soon as there is room.
+
+use std::{
+    convert::Infallible,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use tokio::{
+    sync::Notify,
+    time::{Instant, MissedTickBehavior, interval, sleep},
+};
+use tracing::{debug, info, warn};
+
+use super::{
+    health::Health,
+    work::{CAPACITY, SharedQueue},
+};
+use crate::{
+    config,
+    error::Result,
+    fleet::{Group, State, Tenant, ledger},
+    metrics::{Metrics, SweepKind},
+    reconcile::{Reason, Reconciler, queue::Woken},
+};
+
+const PAGE: u32 = 500;
+const RETRY: Duration = Duration::from_secs(1);
+const HEARTBEAT: Duration = Duration::from_secs(10);
+const REQUESTS: i64 = 500;
+
+/// Asks the sweeper for something between its rounds.
+#[derive(Default)]
+pub struct Nudge {
+    full: AtomicBool,
+    requests: AtomicBool,
+    changed: Notify,
+}
+
+impl Nudge {
+    /// Look at the whole fleet, and at what was requested.
+    pub fn sweep(&self, kind: SweepKind) {
+        self.full
+            .fetch_or(kind == SweepKind::Full, Ordering::AcqRel);
+        self.requests.store(true, Ordering::Release);
+        self.changed.notify_one();
+    }
+}
+
+/// Scans the fleet.
+pub struct Sweeper {
+    /// Tells what to compare with.
+    pub reconciler: Arc<Reconciler>,
+    /// Where findings go.
+    pub queue: SharedQueue,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
+    /// What `/readyz` reads.
+    pub health: Arc<Health>,
+    /// How often.
+    pub intervals: config::Sweep,
+    /// What asks for a round now.
+    pub nudge: Arc<Nudge>,
+    /// Id of this daemon.
+    pub instance: String,
+    /// Host it runs on.
+    pub host: String,
+}
+
+impl Sweeper {
+    /// Sweeps for ever: at once, at the configured intervals, when nudged, and while the queue could
+    /// not hold all that was found.
+    pub async fn run(self) -> Infallible {
+        let mut head = interval(self.intervals.interval);
+        let mut full = interval(self.intervals.full_interval);
+        let mut heartbeat = interval(HEARTBEAT);
+        for timer in [&mut head, &mut full, &mut heartbeat] {
+            timer.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        }
+        let mut more = false;
+        loop {
+            let kind = tokio::select! {
+                biased;
+                _ = heartbeat.tick() => {
+                    self.heartbeat().await;
+                    continue;
+                }
+                _ = full.tick() => SweepKind::Full,
+                () = self.nudge.changed.notified() => {
+                    if self.nudge.full.swap(false, Ordering::AcqRel) { SweepKind::Full } else { SweepKind::Head }
+                }
+                _ = head.tick() => SweepKind::Head,
+                () = self.room(), if more => SweepKind::Head,
+            };
+            let requested = self.requests().await;
+            let kind = if requested { SweepKind::Full } else { kind };
+            more = match self.sweep_once(kind).await {
+                Ok(more) => more,
+                Err(error) => {
+                    self.health.sweep_failed(&error);
+                    warn!(
+                        "{} sweep failed, tried again in {RETRY:?}: {error}",
+                        kind.as_str()
+                    );
+                    sleep(RETRY).await;
+                    self.nudge.sweep(kind);
+                    false
+                }
+            };
+        }
+    }
+
+    /// One pass. Whether the queue could not hold all of it.
+    async fn sweep_once(&self, kind: SweepKind) -> Result<bool> {
+        let start = Instant::now();
+        let loaded = self.reconciler.loaded();
+        let client = self.reconciler.pool().get().await?;
+        if kind == SweepKind::Full {
+            let counts = loaded.census.counts(&client).await?;
+            let metrics = &self.metrics;
+            metrics.tenants.set(counts.tenants);
+            metrics.schemas_existing.set(counts.schemas_existing);
+            metrics.schemas_with_tables.set(counts.schemas_with_tables);
+            metrics
+                .schemas_without_tables
+                .set(counts.schemas_without_tables);
+            for (&state, &count) in &counts.by_state {
+                metrics.tenants_by_state.get(state).set(count);
+            }
+            let orphans = ledger::note_orphans(&client, &loaded.census.registry().ids()).await?;
+            if orphans > 0 {
+                info!(
+                    orphans,
+                    "{orphans} tenants left the registry; their schemas stay"
+                );
+            }
+        }
+        let (mut found, mut dropped, mut after) = (0, false, String::new());
+        loop {
+            let page = loaded
+                .census
+                .doubtful(&client, kind == SweepKind::Full, &after, PAGE)
+                .await?;
+            ledger::note(&client, &page).await?;
+            for tenant in page.iter().filter(|tenant| self.acts(tenant)) {
+                found += 1;
+                dropped |= self.queue.wake(&tenant.id, Reason::Sweep) == Woken::Dropped;
+            }
+            match page.last() {
+                Some(last) if page.len() == PAGE as usize && !dropped => after.clone_from(&last.id),
+                _ => break,
+            }
+        }
+        let took = start.elapsed();
+        self.metrics
+            .sweep_duration_seconds
+            .get(kind)
+            .observe(took.as_secs_f64());
+        let now = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or_default();
+        self.metrics
+            .sweep_last_success_timestamp_seconds
+            .set(now.as_secs_f64());
+        self.health.swept();
+        debug!(
+            found,
+            duration_ms = took.as_millis(),
+            "{} sweep: {found} tenants to look at",
+            kind.as_str()
+        );
+        Ok(dropped)
+    }
+
+    /// Whether a sweep hands this tenant to the workers.
+    fn acts(&self, tenant: &Tenant) -> bool {
+        match tenant.state.group() {
+            Group::Fine => false,
+            Group::Healing => {
+                !tenant.state.waits() || tenant.next_in.is_none_or(|delay| delay.is_zero())
+            }
+            Group::NeedsPerson => tenant.state == State::Lost && self.reconciler.rebuilds_lost(),
+        }
+    }
+
+    /// Takes what was asked for. Whether a sweep was.
+    async fn requests(&self) -> bool {
+        let mut sweep = false;
+        loop {
+            let taken = async {
+                let client = self.reconciler.pool().get().await?;
+                ledger::take_requests(&client, &self.instance, REQUESTS).await
+            };
+            let requests = match taken.await {
+                Ok(requests) => requests,
+                Err(error) => {
+                    warn!("requests wait: {error}");
+                    return sweep;
+                }
+            };
+            let all = requests.len() < usize::try_from(REQUESTS).unwrap_or(0);
+            for request in requests {
+                match request {
+                    ledger::Request::Sweep => sweep = true,
+                    // A tenant that does not fit is found by the sweep that follows.
+                    ledger::Request::Migrate(id) => drop(self.queue.wake(&id, Reason::Manual)),
+                }
+            }
+            if all {
+                return sweep;
+            }
+        }
+    }
+
+    async fn heartbeat(&self) {
+        let beat = async {
+            let client = self.reconciler.pool().get().await?;
+            ledger::heartbeat(&client, &self.instance, &self.host).await
+        };
+        if let Err(error) = beat.await {
+            debug!("no heartbeat: {error}");
+        }
+        self.health.ticked();
+    }
+
+    /// Waits until the queue has room for another page or two.
+    async fn room(&self) {
+        while self.queue.with(|queue| queue.len()) > CAPACITY / 2 {
+            sleep(Duration::from_millis(20)).await;
+        }
+    }
+}

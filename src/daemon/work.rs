@@ -1,0 +1,157 @@
+//! The queue shared by those who wake tenants, and the workers that empty it.
+
+use std::sync::{Arc, Mutex};
+
+use tokio::{sync::Notify, time::Instant};
+use tokio_util::sync::CancellationToken;
+use tracing::error;
+
+use crate::{
+    error::{Error, Result},
+    metrics::{Channel, Metrics, ReconcileOutcome},
+    reconcile::{
+        Outcome, Queue, Reason, Reconciler, disposition,
+        pace::Pace,
+        queue::{Job, Woken},
+    },
+};
+
+/// Tenants the queue holds at most; what is beyond is left to the next sweep.
+pub const CAPACITY: usize = 4096;
+
+/// A queue that several tasks use.
+#[derive(Clone)]
+pub struct SharedQueue {
+    queue: Arc<Mutex<Queue>>,
+    changed: Arc<Notify>,
+}
+
+impl Default for SharedQueue {
+    fn default() -> Self {
+        Self {
+            queue: Arc::new(Mutex::new(Queue::new(CAPACITY))),
+            changed: Arc::new(Notify::new()),
+        }
+    }
+}
+
+impl SharedQueue {
+    /// See [`Queue::wake`].
+    pub fn wake(&self, key: &str, reason: Reason) -> Woken {
+        let woken = self.with(|queue| queue.wake(key, reason, Instant::now()));
+        if woken == Woken::Queued {
+            self.changed.notify_one();
+        }
+        woken
+    }
+
+    /// Looks at or changes the queue.
+    pub fn with<T>(&self, look: impl FnOnce(&mut Queue) -> T) -> T {
+        look(
+            &mut self
+                .queue
+                .lock()
+                .expect("no code panics while it holds this lock"),
+        )
+    }
+
+    /// Waits for the next run.
+    async fn next(&self) -> Job {
+        loop {
+            // Armed before looking, so that a wakeup in between is not missed.
+            let changed = self.changed.notified();
+            let (job, due) = self.with(|queue| (queue.next(Instant::now()), queue.next_due()));
+            if let Some(job) = job {
+                // One wakeup may stand for several tenants: pass it on.
+                self.changed.notify_one();
+                return job;
+            }
+            match due {
+                Some(due) => tokio::select! {
+                    () = changed => {}
+                    () = tokio::time::sleep_until(due) => {}
+                },
+                None => changed.await,
+            }
+        }
+    }
+
+    fn done(&self, key: &str, retry_at: Option<Instant>) {
+        self.with(|queue| queue.done(key, retry_at));
+        self.changed.notify_one();
+    }
+}
+
+/// One worker: takes the most urgent tenant, brings it to head, and again until told to stop.
+pub async fn run(
+    queue: SharedQueue,
+    reconciler: Arc<Reconciler>,
+    retry: crate::config::Retry,
+    pace: Arc<Pace>,
+    metrics: Arc<Metrics>,
+    shutdown: CancellationToken,
+) {
+    let mut trouble = 0;
+    loop {
+        let job = tokio::select! {
+            biased;
+            () = shutdown.cancelled() => return,
+            job = queue.next() => job,
+        };
+        if job.reason == Reason::Sweep {
+            pace.pass().await;
+        }
+        // A task of its own: a panic costs this tenant an attempt and nobody else anything.
+        let run = tokio::spawn({
+            let (reconciler, key) = (Arc::clone(&reconciler), job.key.clone());
+            async move { reconciler.reconcile(&key, job.reason).await }
+        });
+        let result = run
+            .await
+            .unwrap_or_else(|panic| Err(Error::Refused(format!("the worker panicked: {panic}"))));
+        let retry_in = match &result {
+            Ok(outcome) => {
+                trouble = 0;
+                outcome.retry_in
+            }
+            Err(failure) => {
+                trouble += 1;
+                if trouble == 1 {
+                    error!(
+                        tenant.id = &*job.key,
+                        "reconcile tenant {}: {failure}", job.key
+                    );
+                }
+                Some(disposition::backoff(&retry, trouble))
+            }
+        };
+        count(&metrics, &job, &result);
+        queue.done(&job.key, retry_in.map(|delay| Instant::now() + delay));
+    }
+}
+
+fn count(metrics: &Metrics, job: &Job, result: &Result<Outcome>) {
+    let kind = result
+        .as_ref()
+        .map_or(ReconcileOutcome::Failed, |outcome| outcome.kind);
+    metrics.reconciles_total.get((job.reason, kind)).inc();
+    let Ok(outcome) = result else { return };
+    metrics
+        .reconcile_duration_seconds
+        .observe(outcome.took.as_secs_f64());
+    metrics
+        .migrations_applied_total
+        .inc_by(outcome.applied as u64);
+    let channel = match job.reason {
+        Reason::Login => Channel::DashboardLogin,
+        Reason::Insert => Channel::TenantInserted,
+        Reason::Manual => Channel::TenantdWake,
+        Reason::Retry | Reason::Sweep => return,
+    };
+    if matches!(kind, ReconcileOutcome::Applied | ReconcileOutcome::Current) {
+        metrics
+            .event_to_ready_seconds
+            .get(channel)
+            .observe(job.since.elapsed().as_secs_f64());
+    }
+}

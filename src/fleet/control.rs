@@ -1,0 +1,291 @@
+//! The control schema: `tenantd install` and `uninstall`, and what a daemon demands of it.
+
+use std::time::Duration;
+
+use tokio_postgres::{Client, error::SqlState, types::Type};
+
+use super::{registry, triggers};
+use crate::{
+    config::Config,
+    error::{During, Error, Result},
+    pg::ident::Ident,
+};
+
+/// The versions of the control schema, oldest first.
+const MIGRATIONS: &[(i32, &str, &str)] = &[
+    (
+        1,
+        "ledger",
+        include_str!("../../migrations/control/0001_ledger.sql"),
+    ),
+    (
+        2,
+        "apply",
+        include_str!("../../migrations/control/0002_apply.sql"),
+    ),
+    (
+        3,
+        "application",
+        include_str!("../../migrations/control/0003_application.sql"),
+    ),
+];
+
+/// Version of the control schema that this program works with.
+pub const VERSION: i32 = MIGRATIONS[MIGRATIONS.len() - 1].0;
+
+const TURN: Duration = Duration::from_secs(60);
+
+/// Makes sure the control schema is the one this program was written for.
+///
+/// # Errors
+/// When it is missing, older or newer, with the command that mends it.
+pub async fn require(client: &Client) -> Result<()> {
+    match installed(client).await? {
+        VERSION => Ok(()),
+        0 => Err(Error::Refused(
+            "the schema tenantd is not installed in this database: run `tenantd install`".into(),
+        )),
+        older if older < VERSION => Err(Error::Refused(format!(
+            "the schema tenantd is at version {older}, this program needs {VERSION}: run `tenantd install`"
+        ))),
+        newer => Err(Error::Refused(format!(
+            "the schema tenantd is at version {newer}, this program knows {VERSION}: upgrade tenantd"
+        ))),
+    }
+}
+
+/// The installed version; 0 when there is none.
+async fn installed(client: &Client) -> Result<i32> {
+    let rows = client
+        .query_typed(
+            "SELECT coalesce(pg_catalog.max(version), 0) FROM tenantd.control",
+            &[],
+        )
+        .await;
+    match rows {
+        Ok(rows) => Ok(rows[0].get(0)),
+        Err(error)
+            if matches!(
+                error.code(),
+                Some(&SqlState::UNDEFINED_TABLE | &SqlState::INVALID_SCHEMA_NAME)
+            ) =>
+        {
+            Ok(0)
+        }
+        Err(source) => Err(Error::Postgres {
+            operation: "read the version of the schema tenantd".into(),
+            source,
+        }),
+    }
+}
+
+/// Installs or upgrades the control schema and the triggers; returns what it did, a line each.
+///
+/// # Errors
+/// When the installed version is newer, or a statement is refused; each step is a transaction.
+pub async fn install(
+    client: &mut Client,
+    config: &Config,
+    role: Option<&str>,
+) -> Result<Vec<String>> {
+    let mut done = upgrade(client).await?;
+    if let Some(role) = role {
+        for (what, sql) in grants(config, role) {
+            client.batch_execute(&sql).await.during(what)?;
+        }
+        done.push(format!("granted role {role} what the daemon needs"));
+        if let Err(error) = client
+            .batch_execute(&format!(
+                "GRANT SET ON PARAMETER deadlock_timeout TO {}",
+                Ident(role)
+            ))
+            .await
+        {
+            done.push(format!(
+                "not granted: SET ON PARAMETER deadlock_timeout ({}); a deadlock with a migration may then end the application's statement",
+                crate::error::explain(&error)
+            ));
+        }
+    }
+    for trigger in triggers::configured(client, config).await? {
+        done.extend(trigger.install(client).await?);
+    }
+    if done.is_empty() {
+        done.push("nothing to do: everything is installed".into());
+    }
+    Ok(done)
+}
+
+/// The SQL that `install` would run on this database.
+///
+/// # Errors
+/// When the database cannot be asked.
+pub async fn install_sql(client: &Client, config: &Config, role: Option<&str>) -> Result<String> {
+    let installed = installed(client).await?;
+    let mut sql = String::new();
+    for (version, name, text) in MIGRATIONS.iter().filter(|m| m.0 > installed) {
+        sql.push_str(&format!("-- control schema, version {version}: {name}\n"));
+        if *version == 1 {
+            sql.push_str(FOUNDATION);
+        }
+        sql.push_str(text);
+        sql.push('\n');
+    }
+    for (what, grant) in role.map_or_else(Vec::new, |role| grants(config, role)) {
+        sql.push_str(&format!("-- {what}\n{grant};\n"));
+    }
+    for trigger in triggers::configured(client, config).await? {
+        sql.push_str(&trigger.sql());
+    }
+    Ok(sql)
+}
+
+const FOUNDATION: &str = "CREATE SCHEMA IF NOT EXISTS tenantd;
+CREATE TABLE IF NOT EXISTS tenantd.control (
+    version integer PRIMARY KEY, name text NOT NULL,
+    installed_at timestamptz NOT NULL DEFAULT pg_catalog.now(), installed_by name NOT NULL DEFAULT SESSION_USER);
+";
+
+/// Applies what is missing, in one transaction. Several starters take turns: a lock is tried, never
+/// waited for, because a waiting statement would hold a snapshot.
+async fn upgrade(client: &mut Client) -> Result<Vec<String>> {
+    let what = || "install the schema tenantd".to_owned();
+    let start = tokio::time::Instant::now();
+    loop {
+        let transaction = client.transaction().await.during(what())?;
+        let rows = transaction
+            .query_typed("SELECT pg_catalog.pg_try_advisory_xact_lock(pg_catalog.hashtextextended('tenantd install', 0))", &[])
+            .await
+            .during(what())?;
+        if !rows[0].get::<_, bool>(0) {
+            transaction.rollback().await.during(what())?;
+            if start.elapsed() > TURN {
+                return Err(Error::Timeout {
+                    operation: "wait for another tenantd install".into(),
+                    limit: TURN,
+                });
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            continue;
+        }
+        transaction.batch_execute(FOUNDATION).await.during(what())?;
+        let rows = transaction
+            .query_typed(
+                "SELECT coalesce(pg_catalog.max(version), 0) FROM tenantd.control",
+                &[],
+            )
+            .await
+            .during(what())?;
+        let installed: i32 = rows[0].get(0);
+        if installed > VERSION {
+            return Err(Error::Refused(format!(
+                "the schema tenantd is at version {installed}, this program knows {VERSION}: upgrade tenantd"
+            )));
+        }
+        let mut done = Vec::new();
+        for (version, name, sql) in MIGRATIONS.iter().filter(|m| m.0 > installed) {
+            let what = || format!("install version {version} ({name}) of the schema tenantd");
+            transaction.batch_execute(sql).await.during(what())?;
+            transaction
+                .execute_typed(
+                    "INSERT INTO tenantd.control (version, name) VALUES ($1, $2)",
+                    &[(version, Type::INT4), (name, Type::TEXT)],
+                )
+                .await
+                .during(what())?;
+            done.push(format!(
+                "installed version {version} ({name}) of the schema tenantd"
+            ));
+        }
+        transaction.commit().await.during(what())?;
+        return Ok(done);
+    }
+}
+
+/// What a daemon's role needs beyond membership in the owning roles.
+fn grants(config: &Config, role: &str) -> Vec<(String, String)> {
+    let role = Ident(role);
+    let table = registry::quoted_table(&config.registry.table);
+    let schema = config.registry.table.schema.as_deref().unwrap_or("public");
+    let mut grants = vec![
+        (
+            "grant the ledger",
+            format!(
+                "GRANT USAGE ON SCHEMA tenantd TO {role}; GRANT ALL ON ALL TABLES IN SCHEMA tenantd TO {role}; GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA tenantd TO {role}"
+            ),
+        ),
+        (
+            "grant the registry",
+            format!(
+                "GRANT USAGE ON SCHEMA {} TO {role}; GRANT SELECT ON {table} TO {role}",
+                Ident(schema)
+            ),
+        ),
+        (
+            "grant new schemas",
+            format!(
+                "DO $$ BEGIN EXECUTE pg_catalog.format('GRANT CREATE ON DATABASE %I TO %I', pg_catalog.current_database(), {}); END $$",
+                crate::pg::ident::Literal(role.0)
+            ),
+        ),
+    ];
+    for owner in config
+        .schema
+        .owner
+        .iter()
+        .chain(&config.migrations.role)
+        .filter(|owner| *owner != role.0)
+    {
+        grants.push((
+            "grant the owning role",
+            format!("GRANT {} TO {role}", Ident(owner)),
+        ));
+    }
+    grants
+        .into_iter()
+        .map(|(what, sql)| (what.to_owned(), sql))
+        .collect()
+}
+
+/// Removes the triggers, and with `purge` the ledger too. Returns what it did, a line each.
+///
+/// # Errors
+/// When a statement is refused for another reason than ownership of a trigger's table.
+pub async fn uninstall(client: &mut Client, purge: bool) -> Result<Vec<String>> {
+    let mut done = triggers::remove(client).await?;
+    if purge {
+        let left = done
+            .iter()
+            .any(|line| line.starts_with(triggers::NOT_DROPPED));
+        if left {
+            done.push("the schema tenantd stays, because a trigger still calls it: drop the trigger first".into());
+        } else {
+            client
+                .batch_execute("DROP SCHEMA IF EXISTS tenantd CASCADE")
+                .await
+                .during("drop the schema tenantd")?;
+            done.push("dropped the schema tenantd: the ledger is gone".into());
+        }
+    } else {
+        done.push(
+            "the ledger stays in the schema tenantd; remove it with `tenantd uninstall --purge`"
+                .into(),
+        );
+    }
+    Ok(done)
+}
+
+/// The SQL that `uninstall` would run.
+///
+/// # Errors
+/// When the database cannot be asked.
+pub async fn uninstall_sql(client: &Client, purge: bool) -> Result<String> {
+    let mut sql = String::new();
+    for (_, drop) in triggers::installed(client).await? {
+        sql.push_str(&format!("{drop};\n"));
+    }
+    if purge {
+        sql.push_str("DROP SCHEMA IF EXISTS tenantd CASCADE;\n");
+    }
+    Ok(sql)
+}

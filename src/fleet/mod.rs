@@ -1,0 +1,16 @@
+//! Who the tenants are and what they have: registry, census, ledger, and the control schema.
+
+pub mod adopt;
+pub mod census;
+pub mod control;
+pub mod fingerprint;
+pub mod ledger;
+pub mod lost;
+pub mod registry;
+pub mod report;
+pub mod state;
+mod triggers;
+
+pub use census::{Census, Counts, Release, Tenant};
+pub use registry::Registry;
+pub use state::{Group, State};

@@ -1,0 +1,188 @@
+//! The registry: the application's table of tenants, and the SQL that reads it.
+
+use tokio_postgres::{Client, types::Type};
+
+use crate::{
+    config,
+    error::{During, Error, Result},
+    pg::ident::{Ident, Literal},
+};
+
+/// The longest tenant id that is looked at, in bytes.
+const MAX_ID_BYTES: usize = 256;
+
+/// Where the tenants are listed, with every name checked against the catalog.
+#[derive(Debug, Clone)]
+pub struct Registry {
+    id_type: String,
+    id: String,
+    name: String,
+    schema: String,
+    table: String,
+    filter: String,
+}
+
+/// Which tenants a question is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scope {
+    /// All of them.
+    All,
+    /// Those whose ids are in `$6`.
+    Ids,
+    /// Those whose ids or schemas are in `$6`: what people type.
+    Names,
+}
+
+impl Registry {
+    /// Looks the configured names up in the catalog.
+    ///
+    /// # Errors
+    /// When the table or a column does not exist, naming those that do.
+    pub async fn open(client: &Client, config: &config::Registry) -> Result<Self> {
+        let table = quoted_table(&config.table);
+        let columns = columns(client, &config.table).await?;
+        let column =
+            |name: &str, key: &str| {
+                columns.iter().find(|(column, _)| column == name).ok_or_else(|| {
+                let known: Vec<_> = columns.iter().map(|(column, _)| column.as_str()).collect();
+                Error::Refused(format!(
+                    "the registry {} has no column \"{name}\": set registry.{key} to one of {}",
+                    config.table,
+                    known.join(", ")
+                ))
+            })
+            };
+        let id_type = column(&config.id_column, "id_column")?.1.clone();
+        let name = match &config.name_column {
+            Some(name) => {
+                column(name, "name_column")?;
+                format!("r.{}::text", Ident(name))
+            }
+            None => "NULL::text".to_owned(),
+        };
+        let id = Ident(&config.id_column).to_string();
+        let schema = match &config.schema_column {
+            Some(schema) => {
+                column(schema, "schema_column")?;
+                format!("r.{}::text", Ident(schema))
+            }
+            None => format!(
+                "pg_catalog.replace({}, '{{id}}', pg_catalog.replace(r.{id}::text, '-', '_'))",
+                Literal(&config.schema_template)
+            ),
+        };
+        let filter = config.filter.clone().unwrap_or_else(|| "true".to_owned());
+        let registry = Self {
+            id_type,
+            id,
+            name,
+            schema,
+            table,
+            filter,
+        };
+        registry.probe(client).await?;
+        Ok(registry)
+    }
+
+    /// Reads one row, so that a missing privilege or a broken filter is met at start.
+    async fn probe(&self, client: &Client) -> Result<()> {
+        let sql = format!(
+            "SELECT FROM {} r WHERE {} AND r.{} IS NOT NULL LIMIT 1",
+            self.table,
+            self.filter(Scope::All),
+            self.id
+        );
+        client
+            .simple_query(&sql)
+            .await
+            .during(format!("read the registry {}", self.table))?;
+        Ok(())
+    }
+
+    /// Fills the names of this registry into a query over it.
+    pub(super) fn render(&self, sql: &str, scope: Scope) -> String {
+        sql.replace("{id}", &self.id)
+            .replace("{name}", &self.name)
+            .replace("{schema}", &self.schema)
+            .replace("{registry}", &self.table)
+            .replace("{filter}", &self.filter(scope))
+    }
+
+    /// A query that yields every tenant's id as text.
+    pub fn ids(&self) -> String {
+        self.render(
+            "SELECT r.{id}::text FROM {registry} r WHERE {filter}",
+            Scope::All,
+        )
+    }
+
+    fn filter(&self, scope: Scope) -> String {
+        let Self {
+            filter,
+            id,
+            id_type,
+            schema,
+            ..
+        } = self;
+        // The filter is SQL of the operator's; a line end keeps its comments from swallowing ours.
+        let filter = format!("({filter}\n)");
+        match scope {
+            Scope::All => filter,
+            Scope::Ids => format!("{filter} AND r.{id} = ANY ($6::text[]::{id_type}[])"),
+            Scope::Names => {
+                format!(
+                    "{filter} AND (r.{id}::text = ANY ($6::text[]) OR {schema} = ANY ($6::text[]))"
+                )
+            }
+        }
+    }
+
+    /// A payload as a tenant id in the form the database writes it; `None` when it cannot be one.
+    pub fn parse_id(&self, payload: &str) -> Option<String> {
+        if payload.is_empty() || payload.len() > MAX_ID_BYTES {
+            return None;
+        }
+        match self.id_type.as_str() {
+            "uuid" => payload.parse::<uuid::Uuid>().ok().map(|id| id.to_string()),
+            "bigint" => payload.parse::<i64>().ok().map(|id| id.to_string()),
+            "integer" => payload.parse::<i32>().ok().map(|id| id.to_string()),
+            "smallint" => payload.parse::<i16>().ok().map(|id| id.to_string()),
+            _ if payload.contains('\0') => None,
+            _ => Some(payload.to_owned()),
+        }
+    }
+}
+
+/// The table's name in SQL.
+pub fn quoted_table(table: &config::QualifiedName) -> String {
+    match &table.schema {
+        Some(schema) => format!("{}.{}", Ident(schema), Ident(&table.name)),
+        None => Ident(&table.name).to_string(),
+    }
+}
+
+/// The columns of a table with their types.
+///
+/// # Errors
+/// When the table does not exist or may not be seen.
+pub async fn columns(
+    client: &Client,
+    table: &config::QualifiedName,
+) -> Result<Vec<(String, String)>> {
+    let rows = client
+        .query_typed(
+            "SELECT a.attname::text, pg_catalog.format_type(a.atttypid, NULL)
+             FROM pg_catalog.pg_attribute a
+             WHERE a.attrelid = pg_catalog.to_regclass($1) AND a.attnum > 0 AND NOT a.attisdropped
+             ORDER BY a.attnum",
+            &[(&quoted_table(table), Type::TEXT)],
+        )
+        .await
+        .during(format!("look up table {table}"))?;
+    if rows.is_empty() {
+        return Err(Error::Refused(format!(
+            "there is no table {table} in this database: check database.url and the table's name"
+        )));
+    }
+    Ok(rows.iter().map(|row| (row.get(0), row.get(1))).collect())
+}

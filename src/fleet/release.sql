@@ -1,0 +1,16 @@
+-- Releases a version to the fleet and tells the triggers at once who lags behind it.
+--   $1 ordinal  $2 version  $3 digest  $4 by whom
+WITH released AS (
+    INSERT INTO tenantd.head AS h (ordinal, version, digest, released_by) VALUES ($1, $2, $3, $4)
+    ON CONFLICT (one) DO UPDATE
+    SET ordinal = excluded.ordinal, version = excluded.version, digest = excluded.digest,
+        released_at = pg_catalog.now(), released_by = excluded.released_by
+    WHERE h.digest <> excluded.digest
+    RETURNING digest
+)
+INSERT INTO tenantd.behind (tenant_id)
+SELECT t.tenant_id FROM tenantd.tenant t, released r
+WHERE t.tenant_id IS NOT NULL AND t.digest <> r.digest AND t.held_by IS NULL
+  AND t.state IN ('current', 'behind', 'quarantined')
+ORDER BY 1
+ON CONFLICT DO NOTHING

@@ -1,0 +1,166 @@
+//! One report of the fleet, for `status`, for `/status` and for people.
+
+use serde::Serialize;
+use tokio_postgres::Client;
+
+use super::{
+    census::{Census, Counts, Release, Tenant},
+    ledger,
+    state::{Group, State},
+};
+use crate::error::Result;
+
+/// Version of the JSON form. Fields are added without a new one; a change of meaning raises it.
+pub const SCHEMA_VERSION: u32 = 1;
+
+/// Tenants that need a person and are listed without being asked for.
+const ATTENTION: u32 = 100;
+const PAGE: u32 = 1000;
+
+/// The fleet, or part of it.
+#[derive(Debug, Clone, Serialize)]
+pub struct Report {
+    /// See [`SCHEMA_VERSION`].
+    pub schema_version: u32,
+    /// The database's name in the configuration.
+    pub database: String,
+    /// The released head.
+    pub head: String,
+    /// The numbers.
+    pub counts: Counts,
+    /// Tenants that need a person, the first hundred.
+    pub attention: Vec<TenantReport>,
+    /// Whether there are more of them.
+    pub attention_truncated: bool,
+    /// The tenants that were asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tenants: Option<Vec<TenantReport>>,
+    /// Daemons that run.
+    pub daemons: Vec<String>,
+}
+
+/// One tenant, as people and scripts see it.
+#[derive(Debug, Clone, Serialize)]
+pub struct TenantReport {
+    /// The registry's id.
+    pub id: String,
+    /// The registry's name.
+    pub name: Option<String>,
+    /// The schema it should have.
+    pub schema: String,
+    /// Its state.
+    pub state: State,
+    /// The last version the ledger knows.
+    pub version: Option<String>,
+    /// Files that are pending, where that can be said.
+    pub pending: Option<usize>,
+    /// The last error.
+    pub error: Option<String>,
+    /// Its SQLSTATE.
+    pub sqlstate: Option<String>,
+    /// When it happened (UTC).
+    pub error_at: Option<String>,
+    /// Attempts since the last success.
+    pub attempts: u32,
+    /// Seconds to the next attempt by itself.
+    pub next_attempt_in_seconds: Option<f64>,
+    /// When the schema was last migrated (UTC).
+    pub migrated_at: Option<String>,
+    /// What to do next.
+    pub next: String,
+}
+
+/// Which tenants a report lists.
+#[derive(Debug, Clone, Copy)]
+pub enum Listed<'a> {
+    /// Only those that need a person.
+    Attention,
+    /// Every tenant.
+    All,
+    /// These, by id or schema.
+    Named(&'a [&'a str]),
+}
+
+impl TenantReport {
+    /// Reports one tenant.
+    pub fn new(tenant: &Tenant, release: &Release) -> Self {
+        Self {
+            id: tenant.id.clone(),
+            name: tenant.name.clone(),
+            schema: tenant.schema.clone(),
+            state: tenant.state,
+            version: tenant.version.clone(),
+            pending: tenant.pending(release),
+            error: tenant.error.clone(),
+            sqlstate: tenant.sqlstate.clone(),
+            error_at: tenant.error_at.clone(),
+            attempts: tenant.attempts,
+            next_attempt_in_seconds: tenant
+                .next_in
+                .filter(|_| tenant.state.waits())
+                .map(|d| d.as_secs_f64()),
+            migrated_at: tenant.migrated_at.clone(),
+            next: tenant.advice(),
+        }
+    }
+}
+
+impl Report {
+    /// Asks the database.
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub async fn gather(
+        client: &Client,
+        census: &Census,
+        release: &Release,
+        database: &str,
+        listed: Listed<'_>,
+    ) -> Result<Self> {
+        let counts = census.counts(client).await?;
+        let needy: Vec<State> = State::ALL
+            .iter()
+            .copied()
+            .filter(|state| state.group() == Group::NeedsPerson)
+            .collect();
+        let mut attention = census.page(client, Some(&needy), "", ATTENTION + 1).await?;
+        let attention_truncated = attention.len() > ATTENTION as usize;
+        attention.truncate(ATTENTION as usize);
+        let reports = |tenants: &[Tenant]| -> Vec<_> {
+            tenants
+                .iter()
+                .map(|tenant| TenantReport::new(tenant, release))
+                .collect()
+        };
+        let tenants = match listed {
+            Listed::Attention => None,
+            Listed::Named(names) => Some(reports(&census.find(client, names).await?)),
+            Listed::All => {
+                let mut all = Vec::new();
+                let mut after = String::new();
+                loop {
+                    let page = census.page(client, None, &after, PAGE).await?;
+                    all.extend(reports(&page));
+                    match page.last() {
+                        Some(last) if page.len() == PAGE as usize => after.clone_from(&last.id),
+                        _ => break Some(all),
+                    }
+                }
+            }
+        };
+        let daemons = ledger::instances(client).await?;
+        Ok(Self {
+            schema_version: SCHEMA_VERSION,
+            database: database.to_owned(),
+            head: release.head().version.clone(),
+            counts,
+            attention: reports(&attention),
+            attention_truncated,
+            tenants,
+            daemons: daemons
+                .iter()
+                .map(|d| format!("{} (process {})", d.host, d.pid))
+                .collect(),
+        })
+    }
+}

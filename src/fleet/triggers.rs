@@ -1,0 +1,245 @@
+//! The triggers on the application's tables. They sit on the customer's write path: the silent path is
+//! one call of `tenantd.wakes`, and the noisy path cannot fail the statement.
+
+use std::time::Duration;
+
+use tokio_postgres::{Client, error::SqlState, types::Type};
+
+use super::registry::{columns, quoted_table};
+use crate::{
+    config::{Config, QualifiedName},
+    error::{During, Error, Result, explain},
+    pg::ident::{Ident, Literal},
+};
+
+/// How a line about a trigger begins that could not be dropped.
+pub(super) const NOT_DROPPED: &str = "not dropped";
+
+/// Waits for the table: short at first, so that the application never queues behind us for long.
+const LADDER: [u64; 6] = [100, 200, 400, 800, 1000, 1000];
+
+/// One trigger, as it should be.
+#[derive(Debug)]
+pub(super) struct Trigger {
+    name: &'static str,
+    channel: &'static str,
+    table: QualifiedName,
+    column: String,
+    events: String,
+}
+
+/// The triggers that this configuration asks for, their tables and columns looked up.
+pub(super) async fn configured(client: &Client, config: &Config) -> Result<Vec<Trigger>> {
+    let mut triggers = vec![Trigger {
+        name: "tenantd_inserted",
+        channel: "tenant_inserted",
+        table: config.registry.table.clone(),
+        column: config.registry.id_column.clone(),
+        events: "INSERT".into(),
+    }];
+    if let (Some(table), Some(column)) = (&config.logins.table, &config.logins.tenant_column) {
+        let updates: Vec<_> = config
+            .logins
+            .update_columns
+            .iter()
+            .map(|c| Ident(c).to_string())
+            .collect();
+        let update = if updates.is_empty() {
+            String::new()
+        } else {
+            format!(" OR UPDATE OF {}", updates.join(", "))
+        };
+        triggers.push(Trigger {
+            name: "tenantd_login",
+            channel: "dashboard_login",
+            table: table.clone(),
+            column: column.clone(),
+            events: format!("INSERT{update}"),
+        });
+    }
+    for trigger in &triggers {
+        let known = columns(client, &trigger.table).await?;
+        let updates = config
+            .logins
+            .update_columns
+            .iter()
+            .filter(|_| trigger.channel == "dashboard_login");
+        for wanted in std::iter::once(&trigger.column).chain(updates) {
+            if !known.iter().any(|(name, _)| name == wanted) {
+                let names: Vec<_> = known.iter().map(|(name, _)| name.as_str()).collect();
+                return Err(Error::Refused(format!(
+                    "table {} has no column \"{wanted}\"; it has {}",
+                    trigger.table,
+                    names.join(", ")
+                )));
+            }
+        }
+    }
+    Ok(triggers)
+}
+
+impl Trigger {
+    /// The function body runs only when `wakes` said yes. Whatever fails in it is caught: a column that
+    /// was renamed becomes a request to sweep.
+    fn function(&self) -> String {
+        format!(
+            "CREATE OR REPLACE FUNCTION tenantd.{name}() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    IF pg_notification_queue_usage() < 0.5 THEN
+        BEGIN
+            PERFORM pg_notify('{channel}', NEW.{column}::text);
+        EXCEPTION WHEN OTHERS THEN
+            PERFORM pg_notify('tenantd_wake', '');
+        END;
+    END IF;
+    RETURN NULL;
+END $$;
+REVOKE ALL ON FUNCTION tenantd.{name}() FROM PUBLIC;
+",
+            name = self.name,
+            channel = self.channel,
+            column = Ident(&self.column),
+        )
+    }
+
+    fn create(&self) -> String {
+        format!(
+            "CREATE OR REPLACE TRIGGER {name} AFTER {events} ON {table} FOR EACH ROW
+WHEN (tenantd.wakes(NEW.{column}::text)) EXECUTE FUNCTION tenantd.{name}();
+",
+            name = self.name,
+            events = self.events,
+            table = quoted_table(&self.table),
+            column = Ident(&self.column),
+        )
+    }
+
+    /// All of it, for `--dry-run`.
+    pub(super) fn sql(&self) -> String {
+        format!(
+            "-- trigger {} on {}\n{}{}",
+            self.name,
+            self.table,
+            self.function(),
+            self.create()
+        )
+    }
+
+    /// Installs it where it is missing or different. Returns a line when it did.
+    pub(super) async fn install(&self, client: &mut Client) -> Result<Option<String>> {
+        let what = || format!("install trigger {} on {}", self.name, self.table);
+        let wanted = format!("tenantd {:x}", crc(&self.sql()));
+        let rows = client
+            .query_typed(
+                "SELECT t.tgrelid::pg_catalog.regclass::text, t.tgrelid = pg_catalog.to_regclass($2)
+                            AND pg_catalog.obj_description(t.oid, 'pg_trigger') = $3
+                 FROM pg_catalog.pg_trigger t
+                 WHERE t.tgname = $1::name AND NOT t.tgisinternal AND t.tgparentid = 0",
+                &[(&self.name, Type::TEXT), (&quoted_table(&self.table), Type::TEXT), (&wanted, Type::TEXT)],
+            )
+            .await
+            .during(what())?;
+        if rows
+            .iter()
+            .any(|row| row.get::<_, Option<bool>>(1) == Some(true))
+        {
+            return Ok(None);
+        }
+        let sql = format!(
+            "{}{}COMMENT ON TRIGGER {} ON {} IS {}",
+            self.function(),
+            self.create(),
+            self.name,
+            quoted_table(&self.table),
+            Literal(&wanted)
+        );
+        in_turns(client, &sql, &what()).await?;
+        Ok(Some(format!(
+            "installed trigger {} on {}",
+            self.name, self.table
+        )))
+    }
+}
+
+/// The triggers that are there: a name for people, and the statement that drops it.
+pub(super) async fn installed(client: &Client) -> Result<Vec<(String, String)>> {
+    let rows = client
+        .query_typed(
+            "SELECT t.tgname::text, n.nspname::text, c.relname::text
+             FROM pg_catalog.pg_trigger t JOIN pg_catalog.pg_class c ON c.oid = t.tgrelid
+             JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+             WHERE t.tgname IN ('tenantd_inserted', 'tenantd_login') AND NOT t.tgisinternal AND t.tgparentid = 0",
+            &[],
+        )
+        .await
+        .during("look for triggers")?;
+    let triggers = rows.iter().map(|row| {
+        let (name, schema, table): (&str, &str, &str) = (row.get(0), row.get(1), row.get(2));
+        let drop = format!(
+            "DROP TRIGGER {} ON {}.{}",
+            Ident(name),
+            Ident(schema),
+            Ident(table)
+        );
+        (format!("trigger {name} on {schema}.{table}"), drop)
+    });
+    Ok(triggers.collect())
+}
+
+/// Drops every trigger of ours. One on a table we do not own is named, with the statement for its owner.
+pub(super) async fn remove(client: &mut Client) -> Result<Vec<String>> {
+    let mut done = Vec::new();
+    for (what, drop) in installed(client).await? {
+        match in_turns(client, &drop, &format!("drop {what}")).await {
+            Ok(()) => done.push(format!("dropped {what}")),
+            Err(Error::Postgres { source, .. })
+                if source.code() == Some(&SqlState::INSUFFICIENT_PRIVILEGE) =>
+            {
+                done.push(format!(
+                    "{NOT_DROPPED}: {what} ({}); the table's owner runs: {drop}",
+                    explain(&source)
+                ));
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(done)
+}
+
+/// Runs DDL on an application's table in a transaction of its own, on the lock ladder.
+async fn in_turns(client: &mut Client, sql: &str, what: &str) -> Result<()> {
+    let mut last = None;
+    for milliseconds in LADDER {
+        let transaction = client.transaction().await.during(what)?;
+        let timed = format!("SET LOCAL lock_timeout = '{milliseconds}ms'; {sql}");
+        match transaction.batch_execute(&timed).await {
+            Ok(()) => return transaction.commit().await.during(what),
+            Err(error) if error.code() == Some(&SqlState::LOCK_NOT_AVAILABLE) => {
+                transaction.rollback().await.during(what)?;
+                last = Some(error);
+                tokio::time::sleep(Duration::from_millis(milliseconds)).await;
+            }
+            Err(source) => {
+                return Err(Error::Postgres {
+                    operation: what.to_owned(),
+                    source,
+                });
+            }
+        }
+    }
+    let source = last.expect("the ladder has steps");
+    Err(Error::Postgres {
+        operation: format!(
+            "{what} (a transaction keeps the table busy: try again when it has ended)"
+        ),
+        source,
+    })
+}
+
+/// A short identity of a definition.
+fn crc(text: &str) -> u64 {
+    use sha2::{Digest as _, Sha256};
+    let hash = Sha256::digest(text.as_bytes());
+    u64::from_be_bytes(hash[..8].try_into().expect("eight bytes"))
+}

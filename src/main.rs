@@ -1,0 +1,29 @@
+//! The `tenantd` program: reads the command line and the configuration, runs one command, ends with a code.
+
+mod cli;
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+fn main() -> ExitCode {
+    let arguments = cli::Arguments::parse();
+    let runtime = match tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+    {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("tenantd: start the runtime: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    match runtime.block_on(cli::run(arguments)) {
+        Ok(code) => code.into(),
+        Err(error) => {
+            eprintln!("tenantd: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,9 @@
+-- sample é
+CREATE TABLE "a""b" (id bigint GENERATED ALWAYS AS IDENTITY, t text DEFAULT E'\'x' CHECK (t <> ''));
+ALTER TYPE mood ADD VALUE IF NOT EXISTS 'ü' BEFORE 'ok'; SET LOCAL work_mem = '1MB';
+DO $x$ DECLARE r record; BEGIN FOR r IN SELECT 1 LOOP PERFORM set_config('a', U&'d\0061', true); END LOOP; COMMIT; END $x$;
+CREATE FUNCTION s.f(a int = 1) RETURNS int LANGUAGE sql BEGIN ATOMIC; SELECT CASE WHEN a > 1 THEN 2 END; END;
+WITH c AS (DELETE FROM pg_temp.a RETURNING *) INSERT INTO s.d SELECT *, x[1:2], '{}'::jsonb #>> '{a}' FROM c;
+COPY a FROM STDIN; /* /* */ */ GRANT SELECT (a) ON ALL TABLES IN SCHEMA s TO b; \c x
+CREATE RULE r AS ON INSERT TO a WHERE 1.5e3 > 0x DO ALSO (NOTIFY x; SELECT 'a'
+  'b'); PREPARE p AS SELECT $1 -> 'x' OPERATOR(s.+) B'101';

@@ -1,0 +1,212 @@
+//! One migration file: its name, its text, its checksum and its markers.
+
+use std::{cmp::Ordering, time::Duration};
+
+use sha2::{Digest as _, Sha256};
+
+use super::check::{self, Finding, Severity, Statement};
+
+/// One entry of a migration set.
+#[derive(Debug)]
+pub struct Migration {
+    /// Position in the set, from 1.
+    pub ordinal: usize,
+    /// The version as the file name writes it.
+    pub version: String,
+    /// The descriptive part of the file name.
+    pub name: String,
+    /// The file name, for messages.
+    pub file: String,
+    /// The text, line ends as LF, without a byte-order mark.
+    pub sql: String,
+    /// SHA-256 of `sql`, hexadecimal: the same for CRLF and LF checkouts.
+    pub checksum: String,
+    /// Identity of the list up to and including this file; see [`chain`].
+    pub digest: String,
+    /// The top-level statements, in order.
+    pub statements: Vec<Statement>,
+    /// Whether the file holds code whose effect cannot be seen by reading it.
+    pub opaque: bool,
+    /// Whether some statement creates a table.
+    pub creates_table: bool,
+    /// `-- tenantd: max_hold=30s`: how long this file may hold strong locks on existing tables.
+    pub max_hold: Option<Duration>,
+}
+
+/// Splits `<version>_<name>.sql` into version and name.
+///
+/// # Errors
+/// A sentence that says what the name should look like.
+pub(super) fn parse_name(file: &str) -> Result<(&str, &str), String> {
+    let shape =
+        "name it <version>_<name>.sql, the version in digits, for instance 0042_add_invoices.sql";
+    let stem = file.strip_suffix(".sql").ok_or(shape)?;
+    let (version, name) = stem.split_once('_').ok_or(shape)?;
+    let digits = !version.is_empty() && version.bytes().all(|b| b.is_ascii_digit());
+    if !digits || name.is_empty() {
+        return Err(shape.to_owned());
+    }
+    Ok((version, name))
+}
+
+/// Orders versions as numbers of any length: `0009` before `10` before `20261123184500`.
+pub(super) fn compare_versions(a: &str, b: &str) -> Ordering {
+    let (a, b) = (a.trim_start_matches('0'), b.trim_start_matches('0'));
+    a.len().cmp(&b.len()).then_with(|| a.cmp(b))
+}
+
+/// The digest of a list is chained: that of the list before it, this version and this checksum.
+/// So every prefix of a set has an identity of its own, and one comparison tells what a schema has.
+pub(super) fn chain(before: &str, version: &str, checksum: &str) -> String {
+    let mut hash = Sha256::new();
+    for part in [before, version, checksum] {
+        hash.update(part.as_bytes());
+        hash.update([0]);
+    }
+    hex(&hash.finalize()[..16])
+}
+
+impl Migration {
+    /// Parses one file alone. Findings of every severity are added to `findings`.
+    pub(super) fn parse(
+        file: &str,
+        version: &str,
+        name: &str,
+        bytes: &[u8],
+        findings: &mut Vec<Finding>,
+    ) -> Option<Self> {
+        let sql = match std::str::from_utf8(bytes) {
+            Ok(text) => text.trim_start_matches('\u{feff}').replace("\r\n", "\n"),
+            Err(error) => {
+                let line = bytes[..error.valid_up_to()]
+                    .iter()
+                    .filter(|b| **b == b'\n')
+                    .count()
+                    + 1;
+                findings.push(problem(
+                    "encoding",
+                    line,
+                    "the file is not UTF-8; save it as UTF-8".into(),
+                ));
+                return None;
+            }
+        };
+        let parsed = check::check(&sql);
+        findings.extend(parsed.findings);
+        let max_hold = markers(&sql, findings);
+        Some(Self {
+            ordinal: 0,
+            digest: String::new(),
+            version: version.to_owned(),
+            name: name.to_owned(),
+            file: file.to_owned(),
+            checksum: hex(&Sha256::digest(sql.as_bytes())),
+            sql,
+            statements: parsed.statements,
+            opaque: parsed.opaque,
+            creates_table: parsed.creates_table,
+            max_hold,
+        })
+    }
+}
+
+/// Reads the marker comments, `-- tenantd: key=value`, each on a line of its own.
+fn markers(sql: &str, findings: &mut Vec<Finding>) -> Option<Duration> {
+    let mut max_hold = None;
+    for (index, line) in sql.lines().enumerate() {
+        let Some(marker) = line.strip_prefix("-- tenantd:") else {
+            continue;
+        };
+        let value = match marker.trim().split_once('=') {
+            Some((key, value)) if key.trim() == "max_hold" => {
+                humantime::parse_duration(value.trim()).ok()
+            }
+            _ => None,
+        };
+        match value {
+            Some(value) if !value.is_zero() => max_hold = Some(value),
+            _ => findings.push(problem(
+                "marker",
+                index + 1,
+                format!(
+                    "`{}` is no marker; the one there is reads `-- tenantd: max_hold=30s`",
+                    line.trim()
+                ),
+            )),
+        }
+    }
+    max_hold
+}
+
+fn problem(rule: &'static str, line: usize, message: String) -> Finding {
+    Finding {
+        severity: Severity::Error,
+        rule,
+        line,
+        message,
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> (Option<Migration>, Vec<Finding>) {
+        let mut findings = Vec::new();
+        let migration = Migration::parse("0001_a.sql", "0001", "a", text.as_bytes(), &mut findings);
+        (migration, findings)
+    }
+
+    #[test]
+    fn versions_order_as_numbers_of_any_length() {
+        let mut versions = vec!["20261123184500", "10", "0009", "2"];
+        versions.sort_by(|a, b| compare_versions(a, b));
+        assert_eq!(versions, ["2", "0009", "10", "20261123184500"]);
+        assert_eq!(compare_versions("0001", "1"), Ordering::Equal);
+    }
+
+    #[test]
+    fn line_ends_and_byte_order_marks_do_not_change_the_checksum() {
+        let unix = parse("CREATE TABLE t (\n id int);\n").0.unwrap();
+        let windows = parse("\u{feff}CREATE TABLE t (\r\n id int);\r\n")
+            .0
+            .unwrap();
+        assert_eq!(unix.checksum, windows.checksum);
+    }
+
+    #[test]
+    fn a_digest_names_the_whole_list_before_it() {
+        let one = chain("", "1", "aa");
+        assert_ne!(chain(&one, "2", "bb"), chain("", "2", "bb"));
+        assert_ne!(
+            chain("", "1", "2bb"),
+            chain("", "12", "bb"),
+            "fields are kept apart"
+        );
+        assert_eq!(one.len(), 32);
+    }
+
+    #[test]
+    fn markers_are_read_and_unknown_ones_refused() {
+        let (file, findings) = parse("-- tenantd: max_hold=30s\nCREATE TABLE t (id int);");
+        assert_eq!(file.unwrap().max_hold, Some(Duration::from_secs(30)));
+        assert!(findings.is_empty());
+        let (_, findings) = parse("CREATE TABLE t (id int);\n-- tenantd: maxhold=1s\n");
+        assert_eq!((findings[0].rule, findings[0].line), ("marker", 2));
+    }
+
+    #[test]
+    fn names_without_a_numeric_version_are_refused() {
+        assert_eq!(
+            parse_name("0042_add_invoices.sql"),
+            Ok(("0042", "add_invoices"))
+        );
+        for bad in ["init.sql", "v1_init.sql", "1_.sql", "_x.sql", "1-x.sql"] {
+            assert!(parse_name(bad).is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,160 @@
+//! libpq's connection parameters: what `psql` would connect to, tenantd connects to.
+//!
+//! ```text
+//! URI or key=value ──parse──> ordered parameters ─┐
+//! PG* environment ────────────────────────────────┼─> tokio_postgres::Config, warnings
+//! libpq's defaults, password file ────────────────┘
+//! ```
+//!
+//! A parameter comes from the connection string, else from its PG* variable, else from the default.
+//! The driver has a parser of its own; this one exists because the driver knows no environment and no
+//! password file, and so that an unknown parameter gets a suggestion. Differences to libpq, on
+//! purpose: connections time out after 5 s and dead ones are noticed within about 30 s, and a raw
+//! `@` in the wrong place is refused rather than guessed at.
+//!
+//! Nothing that is printed from here, errors included, contains a password or the connection string:
+//! an error names the parameter and never quotes a value, because what looks like a port can be the
+//! middle of a password that was not escaped.
+
+use std::fmt;
+
+use tokio_postgres::config::Host;
+
+mod build;
+mod endpoints;
+mod params;
+mod parse;
+mod passfile;
+mod system;
+mod uri;
+
+use system::System;
+
+/// A database to connect to, and what the operator should know about how it was found.
+#[derive(Clone)]
+pub struct Target {
+    /// Ready for the driver; `application_name` is set only if the operator set it.
+    pub config: tokio_postgres::Config,
+    /// What was ignored and why: one sentence each, for the log.
+    pub warnings: Vec<String>,
+}
+
+/// Finds out where to connect: `url` is a URI, a key=value string, or nothing; `env` looks up a
+/// variable of the environment.
+///
+/// ```
+/// use tenantd::pg::conninfo::resolve;
+///
+/// let env = |name: &str| (name == "PGUSER").then(|| "app".to_owned());
+/// let target = resolve(Some("postgres://db.example.org/shop"), &env)?;
+/// assert_eq!(target.to_string(), "host=db.example.org port=5432 dbname=shop user=app");
+/// # Ok::<(), tenantd::pg::conninfo::ConninfoError>(())
+/// ```
+///
+/// # Errors
+/// When the string is malformed, a parameter is unknown or its value is wrong, or this version cannot
+/// do what is asked for.
+pub fn resolve(
+    url: Option<&str>,
+    env: &dyn Fn(&str) -> Option<String>,
+) -> Result<Target, ConninfoError> {
+    resolve_on(url, env, &System::here())
+}
+
+/// As [`resolve`], with what it looks up in the operating system handed in.
+fn resolve_on(
+    url: Option<&str>,
+    env: &dyn Fn(&str) -> Option<String>,
+    system: &System<'_>,
+) -> Result<Target, ConninfoError> {
+    let text = url.unwrap_or_default().trim();
+    let explicit = parse::connection_string(text)?;
+    let mut warnings = Vec::new();
+    let params = params::Params::new(explicit, env, &mut warnings)?;
+    let config = build::config(&params, env, system, &mut warnings)?;
+    Ok(Target { config, warnings })
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let config = &self.config;
+        let hosts: Vec<String> = if config.get_hosts().is_empty() {
+            config
+                .get_hostaddrs()
+                .iter()
+                .map(ToString::to_string)
+                .collect()
+        } else {
+            config.get_hosts().iter().map(host_text).collect()
+        };
+        let ports: Vec<String> = config.get_ports().iter().map(ToString::to_string).collect();
+        let pair = |key: &str, value: &str| format!("{key}={}", parse::quote(value));
+        let mut pairs = vec![
+            pair("host", &hosts.join(",")),
+            pair("port", &ports.join(",")),
+        ];
+        pairs.extend(config.get_dbname().map(|name| pair("dbname", name)));
+        pairs.extend(config.get_user().map(|user| pair("user", user)));
+        f.write_str(&pairs.join(" "))
+    }
+}
+
+/// As Display: the driver's own Debug hides the password too, but says much more than anybody asks.
+impl fmt::Debug for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Target({self})")
+    }
+}
+
+fn host_text(host: &Host) -> String {
+    match host {
+        Host::Tcp(name) => name.clone(),
+        Host::Unix(dir) => dir.display().to_string(),
+    }
+}
+
+/// Why there is nothing to connect to. Never contains a value from the connection string.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ConninfoError {
+    /// The string is neither a URI nor key=value pairs, or breaks their rules.
+    #[error("connection string: {0}")]
+    Syntax(&'static str),
+    /// No such parameter.
+    #[error("connection string: {}{}", unknown(name.as_deref()), crate::config::suggest::hint(*suggestion))]
+    Unknown {
+        /// The parameter; `None` where it could be part of a password.
+        name: Option<String>,
+        /// The parameter that was probably meant.
+        suggestion: Option<&'static str>,
+    },
+    /// A parameter has a value that it cannot have.
+    #[error("connection parameter {parameter}: {reason}")]
+    Invalid {
+        /// The parameter, or the variable it came from.
+        parameter: String,
+        /// What it must be.
+        reason: String,
+    },
+    /// libpq could do this, this version of tenantd cannot.
+    #[error("connection parameter {parameter}: {reason}")]
+    Unsupported {
+        /// The parameter, or the variable it came from.
+        parameter: String,
+        /// What is missing.
+        reason: &'static str,
+    },
+}
+
+fn unknown(name: Option<&str>) -> String {
+    match name {
+        Some(name) => format!("unknown parameter `{name}`"),
+        None => {
+            "unknown parameter after the password; a value with spaces needs single quotes, and \
+                 in a URI `&` is written %26"
+                .to_owned()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,49 @@
+//! Sends one apply message and says how far it came.
+
+use futures::{TryStreamExt as _, pin_mut};
+use tokio_postgres::{Client, SimpleQueryMessage};
+
+use super::message::Message;
+use crate::fleet::census::Release;
+
+/// An apply that ended early. What was committed stays committed, and recorded.
+#[derive(Debug)]
+pub struct ApplyError {
+    /// The driver's error.
+    pub source: tokio_postgres::Error,
+    /// Ordinal of the last file whose transaction committed before.
+    pub committed: Option<usize>,
+    /// The file (ordinal) and the line that failed, where it was a file's.
+    pub place: Option<(usize, usize)>,
+}
+
+/// Sends the message; success means every transaction in it committed.
+///
+/// # Errors
+/// At the first statement that fails; the session is then in a failed transaction or gone.
+pub async fn apply(
+    client: &Client,
+    release: &Release,
+    message: &Message,
+) -> Result<(), ApplyError> {
+    let mut answered = 0;
+    let sent = async {
+        let stream = client.simple_query_raw(&message.sql).await?;
+        pin_mut!(stream);
+        while let Some(reply) = stream.try_next().await? {
+            if let SimpleQueryMessage::CommandComplete(_) = reply {
+                answered += 1;
+            }
+        }
+        Ok(())
+    };
+    let result: Result<(), tokio_postgres::Error> = sent.await;
+    result.map_err(|source| {
+        let position = source.as_db_error().and_then(|error| error.position());
+        ApplyError {
+            committed: message.committed(answered),
+            place: message.locate(release, position, answered),
+            source,
+        }
+    })
+}

@@ -1,0 +1,352 @@
+//! The apply message: everything one tenant needs, as one simple query, one round trip.
+//!
+//! Each transaction of the plan is laid out like this; see `migrations/control/0002_apply.sql`:
+//!
+//! ```text
+//! BEGIN · settings · guard · [create the schema] · [become the role] · files · [become ourselves] · record · COMMIT
+//! ```
+//!
+//! Settings are transaction-local, so nothing is left behind whether it commits or not. The message
+//! remembers where each part begins, so that an error can be traced to a file and a line.
+
+use std::{fmt::Write as _, time::Duration};
+
+use tokio_postgres::error::ErrorPosition;
+
+use crate::{
+    fleet::census::{Release, Tenant},
+    migrations::{Migration, Plan},
+    pg::ident::{Ident, Literal, Nullable, text_array},
+};
+
+/// How files are run, for all tenants alike.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Role that owns a new schema.
+    pub owner: Option<String>,
+    /// Roles that may use what is in a new schema.
+    pub usage: Vec<String>,
+    /// Role that runs the files.
+    pub role: Option<String>,
+    /// `search_path`, `{schema}` standing for the tenant's.
+    pub search_path: Vec<String>,
+    /// Longest run time of a statement.
+    pub statement_timeout: Duration,
+    /// Whether our role may lower `deadlock_timeout`, so that we are the victim of a deadlock.
+    pub yields_deadlocks: bool,
+    /// Who writes the ledger: the instance's id.
+    pub instance: String,
+}
+
+/// What one message carries besides the plan.
+#[derive(Debug, Clone, Copy)]
+pub struct Envelope {
+    /// How long to wait for a table lock.
+    pub lock_timeout: Duration,
+    /// Send `tenant_ready` from the last transaction.
+    pub notify: bool,
+}
+
+/// Part of a message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Part {
+    /// Statements of ours.
+    Ours,
+    /// A migration file, by ordinal.
+    File(usize),
+    /// The commit of a transaction whose last file has this ordinal.
+    Commit(usize),
+}
+
+/// The text of a message and the map of its parts.
+#[derive(Debug)]
+pub struct Message {
+    /// What is sent.
+    pub sql: String,
+    parts: Vec<(Part, Span)>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Span {
+    /// Byte offset of the part.
+    start: usize,
+    /// Statements in it, each answered by one CommandComplete.
+    statements: usize,
+}
+
+impl Message {
+    /// Lays the message out.
+    pub fn new(
+        release: &Release,
+        tenant: &Tenant,
+        plan: &Plan,
+        settings: &Settings,
+        envelope: Envelope,
+    ) -> Self {
+        let mut message = Self {
+            sql: String::with_capacity(16 * 1024),
+            parts: Vec::new(),
+        };
+        let mut digest = tenant.digest.as_deref();
+        let mut opaque = false;
+        for (index, &transaction) in plan.transactions.iter().enumerate() {
+            let files = plan.files(&release.set, transaction);
+            let create = plan.create_schema && index == 0;
+            message.open(tenant, settings, envelope, digest, create);
+            for file in files {
+                message.file(file);
+            }
+            message.close(release, tenant, settings, envelope, files);
+            digest = files.last().map(|file| file.digest.as_str());
+            opaque |= files.iter().any(|file| file.opaque);
+        }
+        if opaque {
+            // Code we cannot read may have left session state for the next tenant. DISCARD ALL itself
+            // is refused inside a message.
+            message.ours(
+                "DEALLOCATE ALL; CLOSE ALL; UNLISTEN *; SELECT pg_catalog.pg_advisory_unlock_all(); RESET ALL; \
+                 RESET SESSION AUTHORIZATION; DISCARD PLANS; DISCARD TEMP; DISCARD SEQUENCES",
+                9,
+            );
+        }
+        message
+    }
+
+    fn open(
+        &mut self,
+        tenant: &Tenant,
+        settings: &Settings,
+        envelope: Envelope,
+        digest: Option<&str>,
+        create: bool,
+    ) {
+        let schema = &tenant.schema;
+        let deadlock = if settings.yields_deadlocks {
+            ", pg_catalog.set_config('deadlock_timeout', '10ms', true)"
+        } else {
+            ""
+        };
+        self.ours(
+            &format!(
+                "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; \
+                 SELECT pg_catalog.set_config('search_path', {path}, true), \
+                 pg_catalog.set_config('lock_timeout', '{lock}ms', true), \
+                 pg_catalog.set_config('statement_timeout', '{statement}ms', true), \
+                 pg_catalog.set_config('standard_conforming_strings', 'on', true){deadlock}; \
+                 SELECT tenantd.guard({id}, {name}, {digest}, {namespace}, pg_catalog.current_schema())",
+                path = Literal(&search_path(schema, &settings.search_path)),
+                lock = envelope.lock_timeout.as_millis(),
+                statement = settings.statement_timeout.as_millis(),
+                id = Literal(&tenant.id),
+                name = Literal(schema),
+                digest = Nullable(digest),
+                namespace = namespace(tenant),
+            ),
+            3,
+        );
+        if create {
+            self.create_schema(schema, settings);
+        }
+        if let Some(role) = &settings.role {
+            self.ours(
+                &format!(
+                    "SELECT pg_catalog.set_config('role', {}, true)",
+                    Literal(role)
+                ),
+                1,
+            );
+        }
+    }
+
+    fn create_schema(&mut self, schema: &str, settings: &Settings) {
+        let schema = Ident(schema);
+        let owner = settings.owner.as_deref().or(settings.role.as_deref());
+        let owner = owner.map_or_else(String::new, |owner| {
+            format!(" AUTHORIZATION {}", Ident(owner))
+        });
+        self.ours(&format!("CREATE SCHEMA {schema}{owner}"), 1);
+        // A new schema gives nobody anything: neither the schema nor what the files will create in it.
+        let creator = settings
+            .role
+            .as_deref()
+            .map_or_else(String::new, |r| format!(" FOR ROLE {}", Ident(r)));
+        match (&settings.owner, &settings.role) {
+            (Some(owner), None) => self.default_privileges(schema, &creator, "ALL", owner),
+            (Some(owner), Some(role)) if owner != role => {
+                self.ours(
+                    &format!("GRANT USAGE, CREATE ON SCHEMA {schema} TO {}", Ident(role)),
+                    1,
+                );
+                self.default_privileges(schema, &creator, "ALL", owner);
+            }
+            _ => {}
+        }
+        for role in &settings.usage {
+            self.ours(
+                &format!("GRANT USAGE ON SCHEMA {schema} TO {}", Ident(role)),
+                1,
+            );
+            self.default_privileges(schema, &creator, "SELECT, INSERT, UPDATE, DELETE", role);
+        }
+    }
+
+    fn default_privileges(&mut self, schema: Ident<'_>, creator: &str, tables: &str, role: &str) {
+        let alter = format!("ALTER DEFAULT PRIVILEGES{creator} IN SCHEMA {schema} GRANT");
+        let role = Ident(role);
+        self.ours(
+            &format!(
+                "{alter} {tables} ON TABLES TO {role}; {alter} USAGE, SELECT ON SEQUENCES TO {role}"
+            ),
+            2,
+        );
+    }
+
+    fn file(&mut self, file: &Migration) {
+        self.part(Part::File(file.ordinal), file.statements.len());
+        // The line end closes a comment, the semicolon a statement; an empty statement is not answered.
+        let _ = write!(self.sql, "{}\n;\n", file.sql);
+    }
+
+    fn close(
+        &mut self,
+        release: &Release,
+        tenant: &Tenant,
+        settings: &Settings,
+        envelope: Envelope,
+        files: &[Migration],
+    ) {
+        let last = files.last().expect("a planned transaction has files");
+        let (mut user, mut expected) = ("CURRENT_USER", "SESSION_USER".to_owned());
+        if let Some(role) = &settings.role {
+            // The role has no right on the ledger: remember who the files ended as, then step back.
+            self.ours(
+                "SELECT pg_catalog.set_config('tenantd.user', CURRENT_USER, true), pg_catalog.set_config('role', 'none', true)",
+                1,
+            );
+            user = "pg_catalog.current_setting('tenantd.user')";
+            expected = Literal(role).to_string();
+        }
+        let ordinals: Vec<_> = files.iter().map(|file| file.ordinal.to_string()).collect();
+        let at_head = last.ordinal >= release.head;
+        self.ours(
+            &format!(
+                "SELECT tenantd.record({id}, {schema}, {name}, {namespace}, {versions}, {checksums}, \
+                 ARRAY[{ordinals}], {digest}, pg_catalog.current_schema(), \
+                 pg_catalog.current_setting('search_path'), {user}, {path}, {expected}, {look}, {at_head}, {notify}, {instance})",
+                id = Literal(&tenant.id),
+                schema = Literal(&tenant.schema),
+                name = Nullable(tenant.name.as_deref()),
+                namespace = namespace(tenant),
+                versions = text_array(files.iter().map(|file| file.version.as_str())),
+                checksums = text_array(files.iter().map(|file| file.checksum.as_str())),
+                ordinals = ordinals.join(","),
+                digest = Literal(&last.digest),
+                path = Literal(&search_path(&tenant.schema, &settings.search_path)),
+                look = files.iter().any(|file| file.opaque),
+                notify = envelope.notify,
+                instance = Literal(&settings.instance),
+            ),
+            1,
+        );
+        self.part(Part::Commit(last.ordinal), 1);
+        self.sql.push_str("COMMIT;\n");
+    }
+
+    fn ours(&mut self, sql: &str, statements: usize) {
+        self.part(Part::Ours, statements);
+        let _ = write!(self.sql, "{sql};\n");
+    }
+
+    fn part(&mut self, part: Part, statements: usize) {
+        self.parts.push((
+            part,
+            Span {
+                start: self.sql.len(),
+                statements,
+            },
+        ));
+    }
+
+    /// The ordinal of the last committed file, after this many statements were answered.
+    pub fn committed(&self, answered: usize) -> Option<usize> {
+        let mut seen = 0;
+        let mut last = None;
+        for (part, span) in &self.parts {
+            seen += span.statements;
+            if seen > answered {
+                break;
+            }
+            if let Part::Commit(ordinal) = part {
+                last = Some(*ordinal);
+            }
+        }
+        last
+    }
+
+    /// Where an error happened: the ordinal of the file, and the line in it. By the server's position
+    /// where it gives one, else by counting the statements that were answered.
+    pub fn locate(
+        &self,
+        release: &Release,
+        position: Option<&ErrorPosition>,
+        answered: usize,
+    ) -> Option<(usize, usize)> {
+        if let Some(ErrorPosition::Original(characters)) = position {
+            let characters = usize::try_from(*characters).ok()?.saturating_sub(1);
+            let byte = self
+                .sql
+                .char_indices()
+                .nth(characters)
+                .map_or(self.sql.len(), |(byte, _)| byte);
+            let (part, span) = self
+                .parts
+                .iter()
+                .rev()
+                .find(|(_, span)| span.start <= byte)?;
+            let Part::File(ordinal) = part else {
+                return None;
+            };
+            return Some((
+                *ordinal,
+                self.sql[span.start..byte].matches('\n').count() + 1,
+            ));
+        }
+        let mut before = 0;
+        for (part, span) in &self.parts {
+            if let Part::File(ordinal) = part
+                && answered < before + span.statements
+            {
+                let statement = &release.set.files()[ordinal - 1].statements[answered - before];
+                return Some((*ordinal, statement.line));
+            }
+            before += span.statements;
+            if answered < before {
+                return None;
+            }
+        }
+        None
+    }
+}
+
+/// The namespace oid that was observed; NULL where the message creates the schema itself.
+fn namespace(tenant: &Tenant) -> String {
+    tenant
+        .namespace
+        .map_or_else(|| "NULL".into(), |oid| oid.to_string())
+}
+
+fn search_path(schema: &str, entries: &[String]) -> String {
+    let mut path: Vec<String> = entries
+        .iter()
+        .map(|entry| {
+            if entry == "{schema}" {
+                Ident(schema).to_string()
+            } else {
+                Ident(entry).to_string()
+            }
+        })
+        .collect();
+    // Last, or it would come first without being named.
+    path.push("pg_temp".into());
+    path.join(", ")
+}

@@ -1,0 +1,15 @@
+//! Bringing one tenant to head: which is next, what to do, doing it, and what a failure means.
+
+pub mod apply;
+pub mod disposition;
+pub mod message;
+pub mod pace;
+pub mod queue;
+pub mod reconciler;
+pub mod runner;
+pub mod watch;
+
+pub use message::Settings;
+pub use queue::{Queue, Reason};
+pub use reconciler::{Limits, Loaded, Outcome, Reconciler};
+pub use runner::{Runner, SqlFiles};

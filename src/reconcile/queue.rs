@@ -1,0 +1,294 @@
+//! The keyed work queue: which tenant is looked at next. A plain state machine without I/O or clock.
+//!
+//! After client-go's work queue: one entry a tenant, however often it is woken; a wakeup during a run
+//! causes exactly one more run afterwards. Each key is in one of three places:
+//!
+//! ```text
+//!  wake ──> waiting ──next──> in flight ──done──> gone
+//!             ^  ^                │ woken meanwhile
+//!             │  └────────────────┘ (rerun)
+//!  retry_at ─ later ── due
+//! ```
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
+    sync::Arc,
+};
+
+use tokio::time::Instant;
+
+pub use crate::metrics::Reason;
+
+impl Reason {
+    /// Whether somebody outside waits to hear that the tenant is ready.
+    pub fn is_event(self) -> bool {
+        matches!(self, Self::Login | Self::Insert | Self::Manual)
+    }
+}
+
+/// A tenant's id, shared between the queue and the worker.
+pub type Key = Arc<str>;
+
+/// One run to make.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Job {
+    /// The tenant.
+    pub key: Key,
+    /// The most urgent reason it was woken for.
+    pub reason: Reason,
+    /// When it was first woken.
+    pub since: Instant,
+}
+
+/// What a wakeup did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Woken {
+    /// It waits now.
+    Queued,
+    /// It waited already.
+    Coalesced,
+    /// It is being worked on and will be looked at once more.
+    Rerun,
+    /// The queue is full: a sweep has to find it.
+    Dropped,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Place {
+    Waiting { reason: Reason, since: Instant },
+    Later { due: Instant },
+    InFlight { rerun: Option<(Reason, Instant)> },
+}
+
+/// The queue. Bounded: `capacity` keys, whatever their place.
+#[derive(Debug)]
+pub struct Queue {
+    capacity: usize,
+    places: HashMap<Key, Place>,
+    /// A key whose reason became more urgent leaves a stale entry behind; `next` passes over it.
+    waiting: BTreeMap<Reason, VecDeque<Key>>,
+    later: BTreeSet<(Instant, Key)>,
+    in_flight: usize,
+}
+
+impl Queue {
+    /// An empty queue.
+    pub fn new(capacity: usize) -> Self {
+        Self {
+            capacity,
+            places: HashMap::new(),
+            waiting: BTreeMap::new(),
+            later: BTreeSet::new(),
+            in_flight: 0,
+        }
+    }
+
+    /// Keys it holds, in flight or not.
+    pub fn len(&self) -> usize {
+        self.places.len()
+    }
+
+    /// Whether it holds nothing.
+    pub fn is_empty(&self) -> bool {
+        self.places.is_empty()
+    }
+
+    /// Keys that are neither in flight nor put off.
+    pub fn depth(&self) -> usize {
+        self.places.len() - self.in_flight - self.later.len()
+    }
+
+    /// Keys being worked on.
+    pub fn in_flight(&self) -> usize {
+        self.in_flight
+    }
+
+    /// Asks for a run.
+    pub fn wake(&mut self, key: &str, reason: Reason, now: Instant) -> Woken {
+        let Some((key, place)) = self.places.get_key_value(key) else {
+            if self.places.len() >= self.capacity {
+                return Woken::Dropped;
+            }
+            self.wait(Key::from(key), reason, now);
+            return Woken::Queued;
+        };
+        let (key, place) = (Key::clone(key), *place);
+        match place {
+            Place::Waiting {
+                reason: before,
+                since,
+            } => {
+                if reason < before {
+                    self.wait(key, reason, since);
+                }
+                Woken::Coalesced
+            }
+            Place::Later { due } => {
+                self.later.remove(&(due, Key::clone(&key)));
+                self.wait(key, reason, now);
+                Woken::Queued
+            }
+            Place::InFlight { rerun } => {
+                let rerun = match rerun {
+                    Some((before, since)) => (before.min(reason), since),
+                    None => (reason, now),
+                };
+                self.places
+                    .insert(key, Place::InFlight { rerun: Some(rerun) });
+                Woken::Rerun
+            }
+        }
+    }
+
+    /// The most urgent run, now in flight. `None`: nothing is due.
+    pub fn next(&mut self, now: Instant) -> Option<Job> {
+        self.promote(now);
+        for (&reason, keys) in &mut self.waiting {
+            while let Some(key) = keys.pop_front() {
+                match self.places.get_mut(&key) {
+                    Some(
+                        place @ &mut Place::Waiting {
+                            reason: current,
+                            since,
+                        },
+                    ) if current == reason => {
+                        *place = Place::InFlight { rerun: None };
+                        self.in_flight += 1;
+                        return Some(Job { key, reason, since });
+                    }
+                    _ => {}
+                }
+            }
+        }
+        None
+    }
+
+    /// When `next` will have something although nobody wakes it.
+    pub fn next_due(&self) -> Option<Instant> {
+        self.later.first().map(|(due, _)| *due)
+    }
+
+    /// Ends a run. `retry_at`: look again then, unless woken before.
+    pub fn done(&mut self, key: &str, retry_at: Option<Instant>) {
+        let Some((key, Place::InFlight { rerun })) = self.places.remove_entry(key) else {
+            debug_assert!(false, "{key} was not in flight");
+            return;
+        };
+        self.in_flight -= 1;
+        match (rerun, retry_at) {
+            (Some((reason, since)), _) => self.wait(key, reason, since),
+            (None, Some(due)) => {
+                self.later.insert((due, Key::clone(&key)));
+                self.places.insert(key, Place::Later { due });
+            }
+            (None, None) => {}
+        }
+    }
+
+    fn wait(&mut self, key: Key, reason: Reason, since: Instant) {
+        self.waiting
+            .entry(reason)
+            .or_default()
+            .push_back(Key::clone(&key));
+        self.places.insert(key, Place::Waiting { reason, since });
+    }
+
+    fn promote(&mut self, now: Instant) {
+        while let Some((due, _)) = self.later.first() {
+            if *due > now {
+                break;
+            }
+            let (due, key) = self.later.pop_first().expect("it has a first");
+            self.wait(key, Reason::Retry, due);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    fn queue() -> (Queue, Instant) {
+        (Queue::new(3), Instant::now())
+    }
+
+    #[test]
+    fn wakeups_for_one_tenant_coalesce() {
+        let (mut queue, now) = queue();
+        assert_eq!(queue.wake("a", Reason::Sweep, now), Woken::Queued);
+        assert_eq!(queue.wake("a", Reason::Sweep, now), Woken::Coalesced);
+        assert_eq!(queue.next(now).unwrap().reason, Reason::Sweep);
+        assert_eq!(queue.next(now), None);
+    }
+
+    #[test]
+    fn a_more_urgent_reason_moves_a_tenant_forward_and_keeps_its_age() {
+        let (mut queue, now) = queue();
+        queue.wake("a", Reason::Sweep, now);
+        queue.wake("b", Reason::Insert, now);
+        queue.wake("a", Reason::Login, now + Duration::from_secs(1));
+        let job = queue.next(now).unwrap();
+        assert_eq!(
+            (&*job.key, job.reason, job.since),
+            ("a", Reason::Login, now)
+        );
+        assert_eq!(&*queue.next(now).unwrap().key, "b");
+        assert_eq!(queue.next(now), None, "the stale entry is passed over");
+    }
+
+    #[test]
+    fn wakeups_during_a_run_cause_exactly_one_more() {
+        let (mut queue, now) = queue();
+        queue.wake("a", Reason::Insert, now);
+        queue.next(now).unwrap();
+        for _ in 0..10_000 {
+            assert_eq!(queue.wake("a", Reason::Login, now), Woken::Rerun);
+        }
+        assert_eq!(queue.next(now), None, "one tenant is never in flight twice");
+        queue.done("a", None);
+        assert_eq!(queue.next(now).unwrap().reason, Reason::Login);
+        queue.done("a", None);
+        assert!(queue.is_empty());
+    }
+
+    #[test]
+    fn a_retry_waits_for_its_time_unless_somebody_asks() {
+        let (mut queue, now) = queue();
+        let due = now + Duration::from_secs(10);
+        queue.wake("a", Reason::Insert, now);
+        queue.next(now).unwrap();
+        queue.done("a", Some(due));
+        assert_eq!(queue.next(now), None);
+        assert_eq!(queue.next_due(), Some(due));
+        assert_eq!(queue.depth(), 0);
+        assert_eq!(queue.next(due).unwrap().reason, Reason::Retry);
+        queue.done("a", Some(due + Duration::from_secs(10)));
+        assert_eq!(queue.wake("a", Reason::Manual, due), Woken::Queued);
+        assert_eq!(queue.next(due).unwrap().reason, Reason::Manual);
+    }
+
+    #[test]
+    fn a_full_queue_drops_new_tenants_and_keeps_known_ones() {
+        let (mut queue, now) = queue();
+        for key in ["a", "b", "c"] {
+            queue.wake(key, Reason::Sweep, now);
+        }
+        assert_eq!(queue.wake("d", Reason::Login, now), Woken::Dropped);
+        assert_eq!(queue.wake("a", Reason::Login, now), Woken::Coalesced);
+        assert_eq!(queue.len(), 3);
+    }
+
+    #[test]
+    fn tenants_of_one_reason_go_in_the_order_they_came() {
+        let (mut queue, now) = queue();
+        for key in ["b", "a", "c"] {
+            queue.wake(key, Reason::Insert, now);
+        }
+        let order: Vec<_> = std::iter::from_fn(|| queue.next(now))
+            .map(|job| job.key.to_string())
+            .collect();
+        assert_eq!(order, ["b", "a", "c"]);
+    }
+}

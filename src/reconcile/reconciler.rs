@@ -1,0 +1,425 @@
+//! The one reconcile path: look at the ledger, plan, apply, record. Events, sweeps, retries and
+//! commands all end here; what to do is always read from the database, never carried by the wakeup.
+
+use std::{
+    sync::{Arc, RwLock},
+    time::{Duration, Instant},
+};
+
+use tokio_postgres::types::Type;
+use tracing::{debug, info, warn};
+
+use super::{
+    apply::ApplyError,
+    disposition::{self, Disposition, Kind},
+    message::Envelope,
+    queue::Reason,
+    runner::Runner,
+    watch,
+};
+use crate::{
+    config::{LostPolicy, Retry},
+    error::{During, Result, explain},
+    fleet::{
+        census::{Census, Release, Tenant},
+        ledger, lost,
+        registry::Registry,
+        state::{Group, State},
+    },
+    metrics::ReconcileOutcome,
+    migrations::Plan,
+    pg::{Connection, Pool, pool},
+};
+
+/// Tenants a working connection serves before it is replaced: each leaves a few hundred kilobytes of
+/// catalog cache behind in its server process.
+const TENANTS_PER_CONNECTION: usize = 250;
+const ROLLBACK: Duration = Duration::from_secs(5);
+const BUSY_RETRY: Duration = Duration::from_millis(100);
+
+/// What is loaded: a release and the questions that fit it. Replaced as a whole on reload.
+#[derive(Debug, Clone)]
+pub struct Loaded {
+    /// The set and its released head.
+    pub release: Release,
+    /// The census against it.
+    pub census: Census,
+}
+
+impl Loaded {
+    /// A release with the census that compares with it.
+    pub fn new(registry: Registry, release: Release) -> Arc<Self> {
+        Arc::new(Self {
+            census: Census::new(registry, &release),
+            release,
+        })
+    }
+}
+
+/// Limits of one apply.
+#[derive(Debug, Clone)]
+pub struct Limits {
+    /// Attempts and backoff.
+    pub retry: Retry,
+    /// Longest wait for a table lock.
+    pub lock_timeout: Duration,
+    /// Longest a file may keep a strong lock on an existing table, unless its marker says otherwise.
+    pub max_hold: Duration,
+    /// What to do with lost schemas.
+    pub lost: LostPolicy,
+}
+
+/// What one run did.
+#[derive(Debug, Clone)]
+pub struct Outcome {
+    /// In one word.
+    pub kind: ReconcileOutcome,
+    /// The tenant as it was seen; `None` when the registry has no such row.
+    pub tenant: Option<Tenant>,
+    /// Files applied and committed.
+    pub applied: usize,
+    /// The version the schema is at afterwards.
+    pub version: Option<String>,
+    /// What went wrong or is in the way, with the next command.
+    pub message: Option<String>,
+    /// When to look again.
+    pub retry_in: Option<Duration>,
+    /// How long it took.
+    pub took: Duration,
+}
+
+/// Brings single tenants to head.
+pub struct Reconciler {
+    pool: Pool,
+    runner: Arc<dyn Runner>,
+    loaded: RwLock<Arc<Loaded>>,
+    limits: Limits,
+}
+
+impl Reconciler {
+    /// A reconciler over these connections.
+    pub fn new(pool: Pool, runner: Arc<dyn Runner>, loaded: Arc<Loaded>, limits: Limits) -> Self {
+        Self {
+            pool,
+            runner,
+            loaded: RwLock::new(loaded),
+            limits,
+        }
+    }
+
+    /// What is loaded now. A run keeps what it started with.
+    pub fn loaded(&self) -> Arc<Loaded> {
+        Arc::clone(
+            &self
+                .loaded
+                .read()
+                .expect("no code panics while it holds this lock"),
+        )
+    }
+
+    /// Replaces what is loaded.
+    pub fn load(&self, loaded: Arc<Loaded>) {
+        *self
+            .loaded
+            .write()
+            .expect("no code panics while it holds this lock") = loaded;
+    }
+
+    /// The connections it works on.
+    pub fn pool(&self) -> &Pool {
+        &self.pool
+    }
+
+    /// Whether lost schemas are built again without a person's word.
+    pub fn rebuilds_lost(&self) -> bool {
+        self.limits.lost == LostPolicy::Rebuild
+    }
+
+    /// What would be done to a tenant.
+    pub fn plan(&self, loaded: &Loaded, tenant: &Tenant) -> Plan {
+        self.runner.plan(&loaded.release, tenant)
+    }
+
+    /// Brings one tenant to head, if it is for us to do.
+    ///
+    /// # Errors
+    /// When the database cannot be asked; a migration that fails is an outcome, not an error.
+    #[tracing::instrument(level = "debug", skip(self), fields(tenant.id = id, %reason))]
+    pub async fn reconcile(&self, id: &str, reason: Reason) -> Result<Outcome> {
+        let start = Instant::now();
+        let loaded = self.loaded();
+        let connection = self.pool.get().await?;
+        let Some(tenant) = loaded.census.tenant(&connection, id).await? else {
+            debug!("no such tenant in the registry");
+            return Ok(Outcome::without_tenant(start));
+        };
+        let done = |kind, message: Option<String>| Outcome {
+            kind,
+            applied: 0,
+            version: tenant.version.clone(),
+            message,
+            retry_in: None,
+            took: start.elapsed(),
+            tenant: Some(tenant.clone()),
+        };
+        match tenant.state {
+            State::Current => {
+                self.settle(&connection, &tenant, reason).await?;
+                return Ok(done(ReconcileOutcome::Current, None));
+            }
+            State::Ahead => return Ok(done(ReconcileOutcome::Current, None)),
+            State::Lost if self.limits.lost == LostPolicy::Rebuild => {
+                drop(connection);
+                return self.rebuild(&tenant, reason).await;
+            }
+            state if state.group() == Group::NeedsPerson => {
+                ledger::note(&connection, std::slice::from_ref(&tenant)).await?;
+                return Ok(done(ReconcileOutcome::LeftAlone, Some(tenant.advice())));
+            }
+            state if state.waits() && !due(&tenant, reason) => {
+                let mut outcome = done(ReconcileOutcome::Waiting, tenant.error.clone());
+                outcome.retry_in = tenant.next_in;
+                return Ok(outcome);
+            }
+            _ => {}
+        }
+        self.bring(connection, &loaded, tenant, reason, start).await
+    }
+
+    /// Sets the remains of a lost schema aside and builds the tenant anew.
+    ///
+    /// # Errors
+    /// When the database cannot be asked.
+    pub async fn rebuild(&self, tenant: &Tenant, reason: Reason) -> Result<Outcome> {
+        let mut connection = self.pool.get().await?;
+        let remains = lost::set_aside(&mut connection, tenant).await?;
+        drop(connection);
+        warn!(
+            tenant.schema = tenant.schema,
+            remains,
+            "schema {} was lost; its remains are set aside and it is built again",
+            tenant.schema
+        );
+        Box::pin(self.reconcile(&tenant.id, reason)).await
+    }
+
+    /// A tenant that is current: notes it where the ledger says otherwise, and tells who waits.
+    async fn settle(&self, connection: &Connection, tenant: &Tenant, reason: Reason) -> Result<()> {
+        if tenant.known_state.as_deref() != Some(State::Current.as_str()) {
+            ledger::note(connection, std::slice::from_ref(tenant)).await?;
+        }
+        if reason.is_event() {
+            connection
+                .execute_typed(
+                    "SELECT pg_catalog.pg_notify('tenant_ready', $1)
+                                WHERE pg_catalog.pg_notification_queue_usage() < 0.5",
+                    &[(&tenant.id, Type::TEXT)],
+                )
+                .await
+                .during(format!("tell that tenant {} is ready", tenant.id))?;
+        }
+        Ok(())
+    }
+
+    async fn bring(
+        &self,
+        connection: Connection,
+        loaded: &Loaded,
+        tenant: Tenant,
+        reason: Reason,
+        start: Instant,
+    ) -> Result<Outcome> {
+        let release = &loaded.release;
+        let plan = self.runner.plan(release, &tenant);
+        let envelope = Envelope {
+            lock_timeout: disposition::lock_timeout(self.limits.lock_timeout, tenant.attempts),
+            notify: reason.is_event(),
+        };
+        let before = tenant.ordinal.unwrap_or(0);
+        let mut seen = watch::Seen::default();
+        let result = {
+            let watching = watch::watch(
+                &self.pool,
+                tenant.backend,
+                connection.cancel_token(),
+                self.max_hold(release, &plan),
+                &mut seen,
+            );
+            tokio::select! {
+                result = self.runner.apply(&connection, release, &tenant, &plan, envelope) => result,
+                () = watching => unreachable!("it watches until it is dropped"),
+            }
+        };
+        let mut outcome = Outcome {
+            kind: ReconcileOutcome::Applied,
+            applied: release.head.saturating_sub(before),
+            version: Some(release.head().version.clone()),
+            message: None,
+            retry_in: None,
+            took: start.elapsed(),
+            tenant: None,
+        };
+        match result {
+            Ok(()) => {
+                self.give_back(connection);
+                let ms = outcome.took.as_millis();
+                info!(
+                    tenant.schema = tenant.schema, migration.version = release.head().version, duration_ms = ms,
+                    %reason, files = outcome.applied, "schema {} is at {}", tenant.schema, release.head().version
+                );
+            }
+            Err(error) => {
+                let committed = error.committed.unwrap_or(before);
+                outcome.applied = committed.saturating_sub(before);
+                outcome.version = committed
+                    .checked_sub(1)
+                    .map(|index| release.set.files()[index].version.clone());
+                self.recover(connection).await;
+                self.failed(release, &tenant, error, &seen, committed, &mut outcome)
+                    .await?;
+            }
+        }
+        outcome.tenant = Some(tenant);
+        Ok(outcome)
+    }
+
+    /// Decides what a failure means and writes it down.
+    async fn failed(
+        &self,
+        release: &Release,
+        tenant: &Tenant,
+        error: ApplyError,
+        seen: &watch::Seen,
+        committed: usize,
+        outcome: &mut Outcome,
+    ) -> Result<()> {
+        let kind = disposition::kind(&error.source);
+        if kind == Kind::Raced {
+            outcome.kind = ReconcileOutcome::Busy;
+            outcome.retry_in = Some(BUSY_RETRY);
+            outcome.message = Some(explain(&error.source));
+            debug!(tenant.schema = tenant.schema, "{}", explain(&error.source));
+            return Ok(());
+        }
+        let Disposition {
+            state,
+            attempts,
+            retry_in,
+        } = disposition::decide(kind, tenant.state, tenant.attempts, &self.limits.retry);
+        let text = describe(release, tenant, &error, seen);
+        let sqlstate = error.source.code().map(|code| code.code());
+        let version = error
+            .place
+            .map(|(ordinal, _)| release.set.files()[ordinal - 1].version.as_str());
+        let digest = match committed.checked_sub(1) {
+            Some(index) => Some(release.set.files()[index].digest.as_str()),
+            None => tenant.digest.as_deref(),
+        };
+        let connection = self.pool.get().await?;
+        ledger::record_failure(
+            &connection,
+            &ledger::Failure {
+                tenant,
+                state,
+                digest,
+                attempts,
+                next_in: retry_in,
+                error: &text,
+                sqlstate,
+                version,
+                head: &release.head().digest,
+            },
+        )
+        .await?;
+        warn!(
+            tenant.schema = tenant.schema, migration.version = version, sqlstate, %state, attempts,
+            retry_in = retry_in.map(|delay| delay.as_secs_f64()), "{text}"
+        );
+        outcome.kind = match state {
+            State::Blocked => ReconcileOutcome::Blocked,
+            State::Quarantined => ReconcileOutcome::Quarantined,
+            _ => ReconcileOutcome::Failed,
+        };
+        outcome.retry_in = retry_in;
+        outcome.message = Some(text);
+        Ok(())
+    }
+
+    /// The longest hold that any file of the plan may take.
+    fn max_hold(&self, release: &Release, plan: &Plan) -> Duration {
+        let files = plan
+            .transactions
+            .iter()
+            .flat_map(|&transaction| plan.files(&release.set, transaction));
+        files
+            .filter_map(|file| file.max_hold)
+            .max()
+            .unwrap_or(self.limits.max_hold)
+            .max(self.limits.max_hold)
+    }
+
+    /// A failed transaction is rolled back before anybody else gets the connection.
+    async fn recover(&self, connection: Connection) {
+        match tokio::time::timeout(ROLLBACK, connection.batch_execute("ROLLBACK")).await {
+            Ok(Ok(())) => {}
+            _ => pool::discard(connection),
+        }
+    }
+
+    fn give_back(&self, connection: Connection) {
+        if Connection::metrics(&connection).recycle_count >= TENANTS_PER_CONNECTION {
+            pool::discard(connection);
+        }
+    }
+}
+
+/// Whether a tenant that failed before may be tried now. A login spends no attempt.
+fn due(tenant: &Tenant, reason: Reason) -> bool {
+    match reason {
+        Reason::Manual => true,
+        Reason::Login => false,
+        Reason::Insert | Reason::Retry | Reason::Sweep => tenant
+            .next_in
+            .is_none_or(|delay| delay < Duration::from_millis(50)),
+    }
+}
+
+/// One line: what failed, where, why, what is in the way, what to do.
+fn describe(release: &Release, tenant: &Tenant, error: &ApplyError, seen: &watch::Seen) -> String {
+    let schema = &tenant.schema;
+    let what = match error.place {
+        Some((ordinal, line)) => {
+            let file = &release.set.files()[ordinal - 1];
+            format!(
+                "apply {} to schema {schema}: {}:{line}",
+                file.version, file.file
+            )
+        }
+        None => format!("migrate schema {schema}"),
+    };
+    let mut text = format!("{what}: {}", explain(&error.source));
+    if let Some(held) = seen.held {
+        text.push_str(&format!(
+            "; cancelled because it held a lock that others wait behind for {:.1} s: split the file, or allow \
+             more with a first line `-- tenantd: max_hold=30s`",
+            held.as_secs_f64()
+        ));
+    } else if let Some(blocker) = &seen.blocker {
+        text.push_str(&format!("; waited for {blocker}"));
+    }
+    text
+}
+
+impl Outcome {
+    fn without_tenant(start: Instant) -> Self {
+        Self {
+            kind: ReconcileOutcome::Gone,
+            tenant: None,
+            applied: 0,
+            version: None,
+            message: None,
+            retry_in: None,
+            took: start.elapsed(),
+        }
+    }
+}

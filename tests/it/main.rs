@@ -1,0 +1,2 @@
+//! The scenarios, each on a real PostgreSQL of its own.
+mod support;

@@ -1,0 +1,37 @@
+# Owns one throw-away cluster: makes it, runs commands from stdin (one a line), removes it when stdin closes.
+# Arguments: the binary directory, then lines for postgresql.conf. Answers go to stdout, one line a command.
+# PIPE is ignored: an answer to a dead parent must not end us before the clean-up. Another signal ends `read`.
+umask 077; cd /; trap '' PIPE; trap : HUP INT TERM
+bin=$1; shift; postmaster=
+dir=$(mktemp -d /tmp/tenantd-pg-XXXXXX) || exit 1
+running() { read -r _ _ state _ 2>/dev/null <"/proc/$1/stat" && [ "$state" != Z ]; }
+stop() {
+    [ -n "$postmaster" ] || return 0
+    kill -QUIT "$postmaster"
+    rounds=0
+    while running "$postmaster"; do
+        rounds=$((rounds + 1))
+        if [ $rounds -gt 250 ]; then
+            kill -KILL "$postmaster" $(cat "/proc/$postmaster/task/$postmaster/children")
+            break
+        fi
+        sleep 0.02
+    done
+    wait "$postmaster"; postmaster=
+}
+echo "directory $dir"
+if "$bin/initdb" -N -E UTF8 --no-locale -A trust -U postgres -D "$dir/data" </dev/null >"$dir/log" 2>&1
+then printf '%s\n' "$@" >>"$dir/data/postgresql.conf"; echo initialised
+else echo failed
+fi
+while read -r command port; do
+    case $command in
+        start)
+            stop
+            "$bin/postgres" -D "$dir/data" -k "$dir" -p "$port" </dev/null >>"$dir/log" 2>&1 &
+            postmaster=$!; echo "started $postmaster" ;;
+        stop-immediate) stop; echo stopped ;;
+    esac
+done
+stop
+rm -rf "$dir"
