@@ -1,2 +1,4 @@
-//! The scenarios, each on a real PostgreSQL of its own.
+//! The scenarios, each with a database of its own on a real PostgreSQL and tenantd as a real process.
+
+mod events;
 mod support;
