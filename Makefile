@@ -7,7 +7,8 @@ help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
 
 demo: postgres ## Show the main job on a throw-away PostgreSQL (ONCE=1: end by itself)
-	$(CARGO) run --release --example demo -- $(if $(ONCE),--once)
+	$(CARGO) build --release --bin tenantd --example demo
+	target/release/examples/demo $(if $(ONCE),--once)
 
 test: postgres promtool ## Run every test on throw-away PostgreSQL servers
 	$(CARGO) test

@@ -30,11 +30,13 @@ pub(crate) async fn run(
         }
         return fix_empty(&engine).await;
     }
-    let mut ids = Vec::new();
+    let (mut ids, mut lines) = (Vec::new(), Vec::new());
     for tenant in super::find(&engine, &arguments.tenants).await? {
         match tenant.state {
             State::Lost if arguments.rebuild => {
-                engine.reconciler.rebuild(&tenant, Reason::Manual).await?;
+                let outcome = engine.reconciler.rebuild(&tenant, Reason::Manual).await?;
+                lines.push(migrate::line(tenant.id, outcome));
+                continue;
             }
             State::Quarantined | State::Failed | State::Blocked => {
                 let client = engine.reconciler.pool().get().await?;
@@ -44,7 +46,7 @@ pub(crate) async fn run(
         }
         ids.push(tenant.id);
     }
-    let lines = migrate::migrate(&engine, ids, 0).await?;
+    lines.extend(migrate::migrate(&engine, ids, 0).await?);
     migrate::report(&lines, false, format)
 }
 

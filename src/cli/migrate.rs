@@ -160,7 +160,8 @@ async fn pending(engine: &Engine) -> Result<Vec<Tenant>> {
     }
 }
 
-fn line(id: String, outcome: Outcome) -> Line {
+/// What is told of one tenant.
+pub(crate) fn line(id: String, outcome: Outcome) -> Line {
     Line {
         schema: outcome
             .tenant
