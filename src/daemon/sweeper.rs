@@ -144,10 +144,10 @@ impl Sweeper {
         }
         let (mut found, mut dropped, mut after) = (0, false, String::new());
         loop {
-            let page = loaded
-                .census
-                .doubtful(&client, kind == SweepKind::Full, &after, PAGE)
-                .await?;
+            let page = match kind {
+                SweepKind::Head => loaded.census.behind(&client, &after, PAGE).await?,
+                SweepKind::Full => loaded.census.doubtful(&client, &after, PAGE).await?,
+            };
             ledger::note(&client, &page).await?;
             for tenant in page.iter().filter(|tenant| self.acts(tenant)) {
                 found += 1;

@@ -39,7 +39,7 @@ pub async fn examine<'a>(
             tenant.id
         )))
     };
-    let Some(namespace) = tenant.namespace.filter(|_| tenant.has_tables == Some(true)) else {
+    let Some(namespace) = tenant.namespace.filter(|_| tenant.has_tables) else {
         return refuse(format!("schema {} holds no tables", tenant.schema));
     };
     let set = &release.set;

@@ -18,6 +18,7 @@ use crate::{
 };
 
 const CENSUS: &str = include_str!("census.sql");
+const HEAD_CHECK: &str = include_str!("head_check.sql");
 
 /// Columns of one tenant; times as seconds, so that only the database's clock is ever compared.
 const TENANT: &str = "
@@ -64,8 +65,8 @@ pub struct Tenant {
     pub schema: String,
     /// The schema's pg_namespace oid, where it exists.
     pub namespace: Option<u32>,
-    /// Whether the schema holds tables; `None` when the question did not look.
-    pub has_tables: Option<bool>,
+    /// Whether the schema holds tables.
+    pub has_tables: bool,
     /// What follows from all of it.
     pub state: State,
     /// How many files of the set the schema has, where its list is a prefix of the set.
@@ -156,7 +157,7 @@ impl Census {
     /// When the database does not answer.
     pub async fn tenant(&self, client: &Client, id: &str) -> Result<Option<Tenant>> {
         let tail = format!("{TENANT} LIMIT 1");
-        let rows = self.ask(client, true, Scope::Ids, &tail, &[id]).await;
+        let rows = self.ask(client, Scope::Ids, &tail, &[id]).await;
         Ok(rows
             .during(format!("look up tenant {id}"))?
             .first()
@@ -169,29 +170,44 @@ impl Census {
     /// When the database does not answer.
     pub async fn find(&self, client: &Client, names: &[&str]) -> Result<Vec<Tenant>> {
         let tail = format!("{TENANT} ORDER BY tenant_id COLLATE \"C\"");
-        let rows = self.ask(client, true, Scope::Names, &tail, names).await;
+        let rows = self.ask(client, Scope::Names, &tail, names).await;
         Ok(rows.during("look up tenants")?.iter().map(tenant).collect())
     }
 
-    /// One page of the tenants that may need something, after this id, in order of id.
+    /// The head check: one page of the tenants that may need something by registry and ledger alone,
+    /// after this id, in order of id.
     ///
     /// # Errors
     /// When the database does not answer.
-    pub async fn doubtful(
-        &self,
-        client: &Client,
-        full: bool,
-        after: &str,
-        limit: u32,
-    ) -> Result<Vec<Tenant>> {
+    pub async fn behind(&self, client: &Client, after: &str, limit: u32) -> Result<Vec<Tenant>> {
+        let sql = self.registry.render(HEAD_CHECK, Scope::All) + &format!("LIMIT {limit}");
+        let rows = client
+            .query_typed(&sql, &[(&self.head, Type::TEXT), (&after, Type::TEXT)])
+            .await
+            .during("check the fleet's heads")?;
+        let ids: Vec<&str> = rows.iter().map(|row| row.get(0)).collect();
+        if ids.is_empty() {
+            return Ok(Vec::new());
+        }
+        let tail = format!("{TENANT} ORDER BY tenant_id COLLATE \"C\"");
+        let rows = self.ask(client, Scope::Ids, &tail, &ids).await;
+        Ok(rows.during("look up tenants")?.iter().map(tenant).collect())
+    }
+
+    /// The full sweep: one page of the tenants that may need something once every schema was looked
+    /// into, after this id, in order of id.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn doubtful(&self, client: &Client, after: &str, limit: u32) -> Result<Vec<Tenant>> {
         let tail = format!(
             "{TENANT}
-             WHERE tenant_id COLLATE \"C\" > $6[1]
+             WHERE tenant_id COLLATE \"C\" > $5[1]
                AND (state <> 'current' OR known_state IS DISTINCT FROM state OR known_schema IS DISTINCT FROM schema
                     OR known_name IS DISTINCT FROM name OR known_namespace IS DISTINCT FROM namespace)
              ORDER BY tenant_id COLLATE \"C\" LIMIT {limit}"
         );
-        let rows = self.ask(client, full, Scope::All, &tail, &[after]).await;
+        let rows = self.ask(client, Scope::All, &tail, &[after]).await;
         Ok(rows.during("scan the fleet")?.iter().map(tenant).collect())
     }
 
@@ -211,10 +227,10 @@ impl Census {
             format!("AND state IN ({})", names.join(", "))
         });
         let tail = format!(
-            "{TENANT} WHERE tenant_id COLLATE \"C\" > $6[1] {states}
+            "{TENANT} WHERE tenant_id COLLATE \"C\" > $5[1] {states}
              ORDER BY tenant_id COLLATE \"C\" LIMIT {limit}"
         );
-        let rows = self.ask(client, true, Scope::All, &tail, &[after]).await;
+        let rows = self.ask(client, Scope::All, &tail, &[after]).await;
         Ok(rows
             .during("list the tenants")?
             .iter()
@@ -229,9 +245,9 @@ impl Census {
     pub async fn counts(&self, client: &Client) -> Result<Counts> {
         let tail = "SELECT state, pg_catalog.count(*), pg_catalog.count(namespace),
                            pg_catalog.count(*) FILTER (WHERE has_tables) FROM judged
-                    WHERE $6::text[] IS NOT NULL GROUP BY state";
+                    WHERE $5::text[] IS NOT NULL GROUP BY state";
         let rows = self
-            .ask(client, true, Scope::All, tail, &[])
+            .ask(client, Scope::All, tail, &[])
             .await
             .during("count the fleet")?;
         let mut counts = Counts::default();
@@ -255,19 +271,17 @@ impl Census {
     async fn ask(
         &self,
         client: &Client,
-        full: bool,
         scope: Scope,
         tail: &str,
-        six: &[&str],
+        five: &[&str],
     ) -> Result<Vec<Row>, tokio_postgres::Error> {
         let sql = self.registry.render(CENSUS, scope) + tail;
-        let params: [(&(dyn ToSql + Sync), Type); 6] = [
-            (&full, Type::BOOL),
+        let params: [(&(dyn ToSql + Sync), Type); 5] = [
             (&self.head, Type::TEXT),
             (&self.digests, Type::TEXT_ARRAY),
             (&self.versions, Type::TEXT_ARRAY),
             (&self.checksums, Type::TEXT_ARRAY),
-            (&six, Type::TEXT_ARRAY),
+            (&five, Type::TEXT_ARRAY),
         ];
         client.query_typed(&sql, &params).await
     }

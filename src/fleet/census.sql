@@ -1,8 +1,7 @@
 -- The states of tenants: registry, catalog and ledger side by side. Every question about the fleet
--- (head check, full sweep, one tenant, status) is this text with another tail, so that a state means
--- the same everywhere. In braces: names from the configuration, quoted.
---   $1 full: look into every schema (tables, stamp), not only where the ledger leaves a doubt
---   $2 the head's digest   $3 digests, $4 versions, $5 checksums of the set, in order
+-- (sweeps, one tenant, status) is this text with another tail, so that a state means the same
+-- everywhere. In braces: names from the configuration, quoted.
+--   $1 the head's digest   $2 digests, $3 versions, $4 checksums of the set, in order   $5 which tenants
 WITH registry AS (
     SELECT r.{id}::text AS tenant_id, {name} AS name, {schema} AS schema
     FROM {registry} r
@@ -16,28 +15,23 @@ WITH registry AS (
                tenantd.name_problem(r.schema),
                (SELECT pg_catalog.format('schema "%s" belongs to tenant %s', r.schema, o.tenant_id)
                 FROM tenantd.tenant o WHERE o.schema = r.schema)) END AS problem,
-           CASE WHEN n.oid IS NULL THEN false
-                WHEN $1 OR t.digest IS NULL OR n.oid <> t.namespace THEN coalesce((
-                    -- By pg_depend, because pg_class has no index by schema: a probe a schema,
-                    -- half the time of one grouped read of pg_class over 10 000 schemas.
-                    SELECT true FROM pg_catalog.pg_depend d JOIN pg_catalog.pg_class c ON c.oid = d.objid
-                    WHERE d.refclassid = 'pg_catalog.pg_namespace'::pg_catalog.regclass AND d.refobjid = n.oid
-                      AND d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass AND c.relkind IN ('r', 'p')
-                    LIMIT 1), false) END AS has_tables,
-           CASE WHEN $1 OR t.digest IS NULL OR n.oid <> t.namespace THEN pg_catalog.substring(
-                    s.description, 'tenantd: \S+ ([0-9a-f]{32})$') END AS stamp,
+           n.oid IS NOT NULL AND coalesce((
+               -- By pg_depend, because pg_class has no index by schema: a probe a schema,
+               -- half the time of one grouped read of pg_class over 10 000 schemas.
+               SELECT true FROM pg_catalog.pg_depend d JOIN pg_catalog.pg_class c ON c.oid = d.objid
+               WHERE d.refclassid = 'pg_catalog.pg_namespace'::pg_catalog.regclass AND d.refobjid = n.oid
+                 AND d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass AND c.relkind IN ('r', 'p')
+               LIMIT 1), false) AS has_tables,
+           pg_catalog.substring(s.description, 'tenantd: \S+ ([0-9a-f]{32})$') AS stamp,
            CASE WHEN t.digest IS NULL THEN 0
-                WHEN t.digest = $2 THEN pg_catalog.cardinality($3)
-                ELSE pg_catalog.array_position($3, t.digest) END AS ordinal
+                WHEN t.digest = $1 THEN pg_catalog.cardinality($2)
+                ELSE pg_catalog.array_position($2, t.digest) END AS ordinal
     FROM registry r
     LEFT JOIN tenantd.tenant t ON t.tenant_id = r.tenant_id
     LEFT JOIN pg_catalog.pg_namespace n
            ON n.nspname = r.schema::name AND pg_catalog.octet_length(r.schema) <= 63
     LEFT JOIN pg_catalog.pg_description s
            ON s.classoid = 'pg_catalog.pg_namespace'::pg_catalog.regclass AND s.objoid = n.oid AND s.objsubid = 0
-    -- The head check stops here for all that are plainly current.
-    WHERE $1 OR NOT coalesce(t.state = 'current' AND t.digest = $2 AND n.oid = t.namespace
-                             AND t.schema = r.schema AND t.name IS NOT DISTINCT FROM r.name, false)
     OFFSET 0 -- each column is worked out once a row, not once a use
 ), judged AS (
     SELECT s.*,
@@ -48,26 +42,26 @@ WITH registry AS (
             WHEN digest IS NULL AND stamp IS NOT NULL THEN 'restored'
             WHEN digest IS NULL AND has_tables THEN 'untracked'
             WHEN digest IS NULL AND known_state IN ('blocked', 'failed') THEN known_state
-            WHEN digest IS NULL AND known_state = 'quarantined' AND error_head = $2 THEN 'quarantined'
+            WHEN digest IS NULL AND known_state = 'quarantined' AND error_head = $1 THEN 'quarantined'
             WHEN digest IS NULL THEN CASE WHEN namespace IS NULL THEN 'unprovisioned' ELSE 'empty' END
             -- Filled by us: its tables must be there, and be those we recorded.
-            WHEN NOT coalesce(has_tables, true) THEN 'lost'
+            WHEN NOT has_tables THEN 'lost'
             WHEN (namespace <> known_namespace OR stamp IS NOT NULL) AND stamp IS DISTINCT FROM digest THEN 'restored'
-            WHEN digest = $2 THEN 'current'
-            WHEN ordinal > pg_catalog.array_position($3, $2) THEN 'ahead'
+            WHEN digest = $1 THEN 'current'
+            WHEN ordinal > pg_catalog.array_position($2, $1) THEN 'ahead'
             WHEN ordinal IS NULL THEN (
                 -- The ledger's list is no prefix of the set. It runs ahead when all of the set was
                 -- applied before anything the set lacks; otherwise the set's past was changed.
-                SELECT CASE WHEN pg_catalog.count(f.version) = pg_catalog.cardinality($4)
+                SELECT CASE WHEN pg_catalog.count(f.version) = pg_catalog.cardinality($3)
                              AND pg_catalog.max(a.ordinal) FILTER (WHERE f.version IS NOT NULL)
                                < pg_catalog.min(a.ordinal) FILTER (WHERE f.version IS NULL)
                             THEN 'ahead' ELSE 'modified' END
                 FROM tenantd.applied a
-                LEFT JOIN ROWS FROM (pg_catalog.unnest($4), pg_catalog.unnest($5)) AS f (version, checksum)
+                LEFT JOIN ROWS FROM (pg_catalog.unnest($3), pg_catalog.unnest($4)) AS f (version, checksum)
                        ON f.version = a.version AND f.checksum = a.checksum
                 WHERE a.tenant = s.key)
             WHEN known_state IN ('blocked', 'failed') THEN known_state
-            WHEN known_state = 'quarantined' AND error_head = $2 THEN 'quarantined'
+            WHEN known_state = 'quarantined' AND error_head = $1 THEN 'quarantined'
             ELSE 'behind'
         END AS state
     FROM seen s

@@ -27,9 +27,9 @@ pub struct Registry {
 pub enum Scope {
     /// All of them.
     All,
-    /// Those whose ids are in `$6`.
+    /// Those whose ids are in `$5`.
     Ids,
-    /// Those whose ids or schemas are in `$6`: what people type.
+    /// Those whose ids or schemas are in `$5`: what people type.
     Names,
 }
 
@@ -128,10 +128,10 @@ impl Registry {
         let filter = format!("({filter}\n)");
         match scope {
             Scope::All => filter,
-            Scope::Ids => format!("{filter} AND r.{id} = ANY ($6::text[]::{id_type}[])"),
+            Scope::Ids => format!("{filter} AND r.{id} = ANY ($5::text[]::{id_type}[])"),
             Scope::Names => {
                 format!(
-                    "{filter} AND (r.{id}::text = ANY ($6::text[]) OR {schema} = ANY ($6::text[]))"
+                    "{filter} AND (r.{id}::text = ANY ($5::text[]) OR {schema} = ANY ($5::text[]))"
                 )
             }
         }

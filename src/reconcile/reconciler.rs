@@ -238,16 +238,21 @@ impl Reconciler {
         let before = tenant.ordinal.unwrap_or(0);
         let mut seen = watch::Seen::default();
         let result = {
-            let watching = watch::watch(
-                &self.pool,
-                tenant.backend,
-                connection.cancel_token(),
-                self.max_hold(release, &plan),
-                &mut seen,
-            );
-            tokio::select! {
-                result = self.runner.apply(&connection, release, &tenant, &plan, envelope) => result,
-                () = watching => unreachable!("it watches until it is dropped"),
+            let applying = self
+                .runner
+                .apply(&connection, release, &tenant, &plan, envelope);
+            if tenant.has_tables || tenant.attempts > 0 {
+                let cancel = connection.cancel_token();
+                let max_hold = self.max_hold(release, &plan);
+                tokio::select! {
+                    result = applying => result,
+                    () = watch::watch(&self.pool, tenant.backend, cancel, max_hold, &mut seen) => {
+                        unreachable!("it watches until it is dropped")
+                    }
+                }
+            } else {
+                // Nobody can hold a lock on, or wait behind one on, what does not exist yet.
+                applying.await
             }
         };
         let mut outcome = Outcome {

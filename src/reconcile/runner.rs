@@ -39,7 +39,7 @@ impl Runner for SqlFiles {
     fn plan(&self, release: &Release, tenant: &Tenant) -> Plan {
         Plan::new(
             tenant.namespace.is_some(),
-            tenant.has_tables.unwrap_or(false),
+            tenant.has_tables,
             tenant.ordinal.unwrap_or(0),
             release.head,
         )
