@@ -26,7 +26,7 @@ pub(crate) async fn run(
     arguments: Arguments,
     format: output::Format,
 ) -> Result<Code> {
-    let engine = super::open(config).await?;
+    let engine = super::open(config, !arguments.dry_run).await?;
     let loaded = engine.reconciler.loaded();
     let role = engine.config.migrations.role.as_deref();
     let (mut ids, mut differ) = (Vec::new(), false);

@@ -48,7 +48,7 @@ pub(crate) async fn run(
     if !arguments.fleet {
         return Ok(Code::Ok);
     }
-    let engine = super::open(config).await?;
+    let engine = super::open(config, false).await?;
     let client = engine.reconciler.pool().get().await?;
     let gaps = census::gaps(&client, &engine.reconciler.loaded().release).await?;
     for gap in &gaps {

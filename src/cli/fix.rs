@@ -23,7 +23,7 @@ pub(crate) async fn run(
     arguments: Arguments,
     format: output::Format,
 ) -> Result<Code> {
-    let engine = super::open(config).await?;
+    let engine = super::open(config, !arguments.tenants.is_empty()).await?;
     if arguments.tenants.is_empty() {
         if arguments.rebuild {
             return Err(migrate::name_the_tenants());

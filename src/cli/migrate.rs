@@ -59,7 +59,7 @@ pub(crate) async fn run(
     arguments: Arguments,
     format: output::Format,
 ) -> Result<Code> {
-    let engine = super::open(config).await?;
+    let engine = super::open(config, !arguments.dry_run && !arguments.background).await?;
     if arguments.dry_run {
         let tenants = if arguments.all {
             pending(&engine).await?

@@ -116,10 +116,11 @@ fn load(arguments: &Arguments) -> Result<Config> {
     Ok(Config::load(arguments.config.as_deref(), overrides)?)
 }
 
-/// What a command works with: the loaded set and the database. The set is released as a daemon would.
-async fn open(config: Config) -> Result<Engine> {
+/// What a command works with: the loaded set and the database. A command that applies the set publishes
+/// it as a daemon would; one that only looks leaves the released head alone.
+async fn open(config: Config, applies: bool) -> Result<Engine> {
     let set = MigrationSet::load(&config.migrations.dir)?;
-    let publish = config.rollout.mode == RolloutMode::Auto;
+    let publish = applies && config.rollout.mode == RolloutMode::Auto;
     let pool = engine::pool(&config, "cli")?;
     Engine::open(config, set, pool, publish).await
 }

@@ -35,7 +35,7 @@ pub(crate) async fn run(
     arguments: Arguments,
     format: output::Format,
 ) -> Result<Code> {
-    let engine = super::open(config).await?;
+    let engine = super::open(config, false).await?;
     let deadline = Instant::now() + arguments.wait.unwrap_or_default();
     let report = loop {
         let report = gather(&engine, &arguments).await?;

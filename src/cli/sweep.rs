@@ -5,7 +5,7 @@ use tenantd::{Config, Result, fleet::ledger};
 use super::{Code, output};
 
 pub(crate) async fn run(config: Config, format: output::Format) -> Result<Code> {
-    let engine = super::open(config).await?;
+    let engine = super::open(config, false).await?;
     let client = engine.reconciler.pool().get().await?;
     ledger::request(&client, &ledger::Request::Sweep).await?;
     drop(client);

@@ -165,7 +165,7 @@ async fn serve(
     let config = engine.config.clone();
     let nudge = Arc::new(Nudge::default());
     let reconciler = Arc::clone(&engine.reconciler);
-    let listener = tokio::spawn(
+    let mut listener = tokio::spawn(
         Ears {
             target: engine::listen_target(&config)?,
             reconciler: Arc::clone(&reconciler),
@@ -177,7 +177,7 @@ async fn serve(
         }
         .run(),
     );
-    let sweeper = tokio::spawn(
+    let mut sweeper = tokio::spawn(
         Sweeper {
             reconciler: Arc::clone(&reconciler),
             queue: queue.clone(),
@@ -213,7 +213,12 @@ async fn serve(
     );
     systemd::ready(&format!("keeping schemas at {head}"));
 
-    attend(&engine, &queue, &metrics, &health, &nudge, signals).await;
+    // The loops never end by themselves: one that did has panicked, and the supervisor starts us anew.
+    let ended = tokio::select! {
+        () = attend(&engine, &queue, &metrics, &health, &nudge, signals) => Ok(()),
+        Err(panic) = &mut listener => Err(Error::Refused(format!("the listener broke: {panic}"))),
+        Err(panic) = &mut sweeper => Err(Error::Refused(format!("the sweeper broke: {panic}"))),
+    };
 
     systemd::stopping();
     info!("stopping");
@@ -233,7 +238,7 @@ async fn serve(
         warn!("could not sign off in the ledger");
     }
     reconciler.pool().close();
-    Ok(())
+    ended
 }
 
 /// Reacts to signals until one of them says stop.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use tokio_postgres::Client;
 
 use crate::{
-    config::Config,
+    config::{Config, Secret},
     error::{During, Result},
     fleet::{Registry, Release, control, ledger},
     migrations::MigrationSet,
@@ -29,7 +29,7 @@ pub struct Engine {
 /// # Errors
 /// When they cannot be understood.
 pub fn target(config: &Config) -> Result<Target> {
-    resolve(config.database.url.as_ref().map(|url| url.expose()))
+    resolve(config.database.url.as_ref().map(Secret::expose))
 }
 
 /// The connection parameters of the listener.
@@ -42,7 +42,7 @@ pub fn listen_target(config: &Config) -> Result<Target> {
         .listen_url
         .as_ref()
         .or(config.database.url.as_ref());
-    resolve(url.map(|url| url.expose()))
+    resolve(url.map(Secret::expose))
 }
 
 fn resolve(url: Option<&str>) -> Result<Target> {

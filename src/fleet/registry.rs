@@ -87,10 +87,9 @@ impl Registry {
     /// Reads one row, so that a missing privilege or a broken filter is met at start.
     async fn probe(&self, client: &Client) -> Result<()> {
         let sql = format!(
-            "SELECT FROM {} r WHERE {} AND r.{} IS NOT NULL LIMIT 1",
+            "SELECT FROM {} r WHERE {} LIMIT 1",
             self.table,
-            self.filter(Scope::All),
-            self.id
+            self.filter(Scope::All)
         );
         client
             .simple_query(&sql)
@@ -125,7 +124,7 @@ impl Registry {
             ..
         } = self;
         // The filter is SQL of the operator's; a line end keeps its comments from swallowing ours.
-        let filter = format!("({filter}\n)");
+        let filter = format!("({filter}\n) AND r.{id} IS NOT NULL");
         match scope {
             Scope::All => filter,
             Scope::Ids => format!("{filter} AND r.{id} = ANY ($5::text[]::{id_type}[])"),

@@ -21,7 +21,7 @@ pub struct Migration {
     pub sql: String,
     /// SHA-256 of `sql`, hexadecimal: the same for CRLF and LF checkouts.
     pub checksum: String,
-    /// Identity of the list up to and including this file; see [`chain`].
+    /// Identity of the list up to and including this file (a chained hash).
     pub digest: String,
     /// The top-level statements, in order.
     pub statements: Vec<Statement>,

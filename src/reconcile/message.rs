@@ -254,7 +254,7 @@ impl Message {
 
     fn ours(&mut self, sql: &str, statements: usize) {
         self.part(Part::Ours, statements);
-        let _ = write!(self.sql, "{sql};\n");
+        let _ = writeln!(self.sql, "{sql};");
     }
 
     fn part(&mut self, part: Part, statements: usize) {

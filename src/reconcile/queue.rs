@@ -20,9 +20,10 @@ use tokio::time::Instant;
 pub use crate::metrics::Reason;
 
 impl Reason {
-    /// Whether somebody outside waits to hear that the tenant is ready.
+    /// Whether somebody outside may wait to hear that the tenant is ready. A retry goes on with what
+    /// an event began; a sweep of the whole fleet must not notify for each tenant.
     pub fn is_event(self) -> bool {
-        matches!(self, Self::Login | Self::Insert | Self::Manual)
+        self != Self::Sweep
     }
 }
 

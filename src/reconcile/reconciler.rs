@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tokio_postgres::types::Type;
+use tokio_postgres::{error::SqlState, types::Type};
 use tracing::{debug, info, warn};
 
 use super::{
@@ -279,7 +279,7 @@ impl Reconciler {
                 outcome.version = committed
                     .checked_sub(1)
                     .map(|index| release.set.files()[index].version.clone());
-                self.recover(connection).await;
+                recover(connection, error.place.is_some()).await;
                 self.failed(release, &tenant, error, &seen, committed, &mut outcome)
                     .await?;
             }
@@ -312,7 +312,7 @@ impl Reconciler {
             retry_in,
         } = disposition::decide(kind, tenant.state, tenant.attempts, &self.limits.retry);
         let text = describe(release, tenant, &error, seen);
-        let sqlstate = error.source.code().map(|code| code.code());
+        let sqlstate = error.source.code().map(SqlState::code);
         let version = error
             .place
             .map(|(ordinal, _)| release.set.files()[ordinal - 1].version.as_str());
@@ -363,18 +363,19 @@ impl Reconciler {
             .max(self.limits.max_hold)
     }
 
-    /// A failed transaction is rolled back before anybody else gets the connection.
-    async fn recover(&self, connection: Connection) {
-        match tokio::time::timeout(ROLLBACK, connection.batch_execute("ROLLBACK")).await {
-            Ok(Ok(())) => {}
-            _ => pool::discard(connection),
-        }
-    }
-
     fn give_back(&self, connection: Connection) {
         if Connection::metrics(&connection).recycle_count >= TENANTS_PER_CONNECTION {
             pool::discard(connection);
         }
+    }
+}
+
+/// A failed transaction is rolled back before anybody else gets the connection. A session in which a
+/// file failed is not used again: what the file left in it is unknown.
+async fn recover(connection: Connection, in_a_file: bool) {
+    let rolled_back = tokio::time::timeout(ROLLBACK, connection.batch_execute("ROLLBACK")).await;
+    if in_a_file || !matches!(rolled_back, Ok(Ok(()))) {
+        pool::discard(connection);
     }
 }
 
