@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 use tenantd::{
     Config, Result,
-    fleet::census,
+    fleet::gaps,
     migrations::{FileFinding, MigrationSet, SetError},
 };
 
@@ -50,7 +50,7 @@ pub(crate) async fn run(
     }
     let engine = super::open(config, false).await?;
     let client = engine.reconciler.pool().get().await?;
-    let gaps = census::gaps(&client, &engine.reconciler.loaded().release).await?;
+    let gaps = gaps::find(&client, &engine.reconciler.loaded().release).await?;
     for gap in &gaps {
         println!(
             "{}: version {} is missing on {} tenants that have {} or later, for instance {}: give the file a version above those",

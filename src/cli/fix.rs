@@ -3,7 +3,7 @@
 use clap::Args;
 use tenantd::{
     Config, Result,
-    fleet::{State, ledger},
+    fleet::{State, ledger, requests},
     reconcile::Reason,
 };
 
@@ -68,7 +68,7 @@ async fn fix_empty(engine: &tenantd::daemon::Engine) -> Result<Code> {
         let Some(last) = page.last() else { break };
         after.clone_from(&last.id);
         let ids: Vec<_> = page.into_iter().map(|tenant| tenant.id).collect();
-        ledger::request_all(&client, &ids).await?;
+        requests::request_all(&client, &ids).await?;
         asked += ids.len();
     }
     drop(client);

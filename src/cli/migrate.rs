@@ -14,7 +14,7 @@ use serde::Serialize;
 use tenantd::{
     Config, Error, Result,
     daemon::Engine,
-    fleet::{Group, State, Tenant, ledger},
+    fleet::{Group, State, Tenant, requests},
     metrics::ReconcileOutcome,
     reconcile::{Outcome, Reason, pace::Pace},
 };
@@ -71,7 +71,7 @@ pub(crate) async fn run(
     if arguments.background {
         let client = engine.reconciler.pool().get().await?;
         if arguments.all {
-            ledger::request(&client, &ledger::Request::Sweep).await?;
+            requests::request(&client, &requests::Request::Sweep).await?;
             println!("asked for a sweep of all tenants");
         } else {
             let ids: Vec<_> = super::find(&engine, &arguments.tenants)
@@ -79,7 +79,7 @@ pub(crate) async fn run(
                 .into_iter()
                 .map(|t| t.id)
                 .collect();
-            ledger::request_all(&client, &ids).await?;
+            requests::request_all(&client, &ids).await?;
             println!("asked for {} tenants", ids.len());
         }
         drop(client);

@@ -19,7 +19,7 @@ use tenantd::{
     Config, Error, Result,
     config::RolloutMode,
     daemon::{Engine, engine},
-    fleet::{Tenant, ledger},
+    fleet::{Tenant, instances},
     migrations::MigrationSet,
 };
 
@@ -153,7 +153,7 @@ async fn find(engine: &Engine, names: &[String]) -> Result<Vec<Tenant>> {
 /// Says on stderr when nobody will do what was just asked for.
 async fn warn_without_daemon(engine: &Engine) -> Result<()> {
     let client = engine.reconciler.pool().get().await?;
-    if ledger::instances(&client).await?.is_empty() {
+    if instances::running(&client).await?.is_empty() {
         eprintln!(
             "accepted, but no tenantd is running: start it with `tenantd run` (or systemctl start tenantd)"
         );

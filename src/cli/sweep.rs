@@ -1,13 +1,13 @@
 //! `tenantd sweep`: asks the running daemon to look at the whole fleet now.
 
-use tenantd::{Config, Result, fleet::ledger};
+use tenantd::{Config, Result, fleet::requests};
 
 use super::{Code, output};
 
 pub(crate) async fn run(config: Config, format: output::Format) -> Result<Code> {
     let engine = super::open(config, false).await?;
     let client = engine.reconciler.pool().get().await?;
-    ledger::request(&client, &ledger::Request::Sweep).await?;
+    requests::request(&client, &requests::Request::Sweep).await?;
     drop(client);
     match format {
         output::Format::Table => println!("asked for a sweep"),

@@ -28,7 +28,7 @@ use crate::{
     config::Config,
     error::{Error, Result},
     fleet::{
-        ledger,
+        instances,
         report::{Listed, Report},
     },
     metrics::{Metrics, ProcessMetrics, SweepKind, encode},
@@ -232,7 +232,7 @@ async fn serve(
         error!("migrations still ran after {GRACE:?}; the server rolls them back");
     }
     let signed_off = timeout(SIGN_OFF, async {
-        ledger::sign_off(&*reconciler.pool().get().await?, &engine.instance).await
+        instances::sign_off(&*reconciler.pool().get().await?, &engine.instance).await
     });
     if !matches!(signed_off.await, Ok(Ok(()))) {
         warn!("could not sign off in the ledger");

@@ -26,7 +26,7 @@ use super::{
 use crate::{
     config,
     error::Result,
-    fleet::{Group, State, Tenant, ledger},
+    fleet::{Group, State, Tenant, instances, ledger, requests},
     metrics::{Metrics, SweepKind},
     reconcile::{Reason, Reconciler, queue::Woken},
 };
@@ -196,7 +196,7 @@ impl Sweeper {
         loop {
             let taken = async {
                 let client = self.reconciler.pool().get().await?;
-                ledger::take_requests(&client, &self.instance, REQUESTS).await
+                requests::take(&client, &self.instance, REQUESTS).await
             };
             let requests = match taken.await {
                 Ok(requests) => requests,
@@ -208,9 +208,9 @@ impl Sweeper {
             let all = requests.len() < usize::try_from(REQUESTS).unwrap_or(0);
             for request in requests {
                 match request {
-                    ledger::Request::Sweep => sweep = true,
+                    requests::Request::Sweep => sweep = true,
                     // A tenant that does not fit is found by the sweep that follows.
-                    ledger::Request::Migrate(id) => drop(self.queue.wake(&id, Reason::Manual)),
+                    requests::Request::Migrate(id) => drop(self.queue.wake(&id, Reason::Manual)),
                 }
             }
             if all {
@@ -222,7 +222,7 @@ impl Sweeper {
     async fn heartbeat(&self) {
         let beat = async {
             let client = self.reconciler.pool().get().await?;
-            ledger::heartbeat(&client, &self.instance, &self.host).await
+            instances::heartbeat(&client, &self.instance, &self.host).await
         };
         if let Err(error) = beat.await {
             debug!("no heartbeat: {error}");

@@ -3,9 +3,10 @@
 use tokio_postgres::{Client, types::Type};
 
 use super::{
-    census::{Release, Tenant},
+    census::Release,
     fingerprint::{self, Difference},
     state::State,
+    tenant::Tenant,
 };
 use crate::{
     error::{During, Error, Result},

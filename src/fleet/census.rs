@@ -1,6 +1,6 @@
 //! The census: what state each tenant is in, asked of registry, catalog and ledger in one query.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use serde::Serialize;
 use tokio_postgres::{
@@ -11,6 +11,7 @@ use tokio_postgres::{
 use super::{
     registry::{Registry, Scope},
     state::State,
+    tenant::Tenant,
 };
 use crate::{
     error::{During, Result},
@@ -52,53 +53,6 @@ impl Release {
     pub fn head(&self) -> &Migration {
         &self.set.files()[self.head - 1]
     }
-}
-
-/// One tenant as the census saw it.
-#[derive(Debug, Clone)]
-pub struct Tenant {
-    /// The registry's id, as text.
-    pub id: String,
-    /// The registry's name, where one is configured.
-    pub name: Option<String>,
-    /// The schema it should have; empty when the registry gives none.
-    pub schema: String,
-    /// The schema's pg_namespace oid, where it exists.
-    pub namespace: Option<u32>,
-    /// Whether the schema holds tables.
-    pub has_tables: bool,
-    /// What follows from all of it.
-    pub state: State,
-    /// How many files of the set the schema has, where its list is a prefix of the set.
-    pub ordinal: Option<usize>,
-    /// The last version the ledger knows.
-    pub version: Option<String>,
-    /// The digest the ledger knows.
-    pub digest: Option<String>,
-    /// The state the ledger last noted.
-    pub known_state: Option<String>,
-    /// The digest of the schema's stamp.
-    pub stamp: Option<String>,
-    /// Attempts since the last success.
-    pub attempts: u32,
-    /// Time to the next attempt by itself; zero when due.
-    pub next_in: Option<Duration>,
-    /// The last error, or why the tenant is refused.
-    pub error: Option<String>,
-    /// Its SQLSTATE.
-    pub sqlstate: Option<String>,
-    /// The version it happened in.
-    pub error_version: Option<String>,
-    /// When it happened (UTC).
-    pub error_at: Option<String>,
-    /// When the schema was last migrated (UTC).
-    pub migrated_at: Option<String>,
-    /// Process id of the session that asked.
-    pub backend: i32,
-    /// Who holds it.
-    pub held_by: Option<String>,
-    /// Why.
-    pub held_why: Option<String>,
 }
 
 /// The numbers operators ask for.
@@ -161,7 +115,7 @@ impl Census {
         Ok(rows
             .during(format!("look up tenant {id}"))?
             .first()
-            .map(tenant))
+            .map(Tenant::from_row))
     }
 
     /// The tenants with these ids or schemas, in order of id.
@@ -171,7 +125,11 @@ impl Census {
     pub async fn find(&self, client: &Client, names: &[&str]) -> Result<Vec<Tenant>> {
         let tail = format!("{TENANT} ORDER BY tenant_id COLLATE \"C\"");
         let rows = self.ask(client, Scope::Names, &tail, names).await;
-        Ok(rows.during("look up tenants")?.iter().map(tenant).collect())
+        Ok(rows
+            .during("look up tenants")?
+            .iter()
+            .map(Tenant::from_row)
+            .collect())
     }
 
     /// The head check: one page of the tenants that may need something by registry and ledger alone,
@@ -191,7 +149,11 @@ impl Census {
         }
         let tail = format!("{TENANT} ORDER BY tenant_id COLLATE \"C\"");
         let rows = self.ask(client, Scope::Ids, &tail, &ids).await;
-        Ok(rows.during("look up tenants")?.iter().map(tenant).collect())
+        Ok(rows
+            .during("look up tenants")?
+            .iter()
+            .map(Tenant::from_row)
+            .collect())
     }
 
     /// The full sweep: one page of the tenants that may need something once every schema was looked
@@ -208,7 +170,11 @@ impl Census {
              ORDER BY tenant_id COLLATE \"C\" LIMIT {limit}"
         );
         let rows = self.ask(client, Scope::All, &tail, &[after]).await;
-        Ok(rows.during("scan the fleet")?.iter().map(tenant).collect())
+        Ok(rows
+            .during("scan the fleet")?
+            .iter()
+            .map(Tenant::from_row)
+            .collect())
     }
 
     /// One page of all tenants, after this id, in order of id; only those of one group when given.
@@ -234,7 +200,7 @@ impl Census {
         Ok(rows
             .during("list the tenants")?
             .iter()
-            .map(tenant)
+            .map(Tenant::from_row)
             .collect())
     }
 
@@ -284,148 +250,5 @@ impl Census {
             (&five, Type::TEXT_ARRAY),
         ];
         client.query_typed(&sql, &params).await
-    }
-}
-
-/// A version that tenants lack below one they have.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Gap {
-    /// The file of the set.
-    pub file: String,
-    /// Its version.
-    pub version: String,
-    /// How many tenants lack it.
-    pub tenants: i64,
-    /// The schema of one of them.
-    pub example: String,
-    /// A version above it that they have.
-    pub above: String,
-}
-
-/// Looks for files that were slipped in below versions that are applied already.
-///
-/// # Errors
-/// When the database does not answer.
-pub async fn gaps(client: &Client, release: &Release) -> Result<Vec<Gap>> {
-    let files = release.set.files();
-    let versions: Vec<_> = files.iter().map(|file| file.version.as_str()).collect();
-    let names: Vec<_> = files.iter().map(|file| file.file.as_str()).collect();
-    let rows = client
-        .query_typed(
-            "WITH files AS (
-                 SELECT * FROM ROWS FROM (pg_catalog.unnest($1::text[]), pg_catalog.unnest($2::text[]))
-                     WITH ORDINALITY AS f (version, file, ordinal)
-             ), reached AS (
-                 SELECT a.tenant, pg_catalog.max(f.ordinal) AS ordinal
-                 FROM tenantd.applied a JOIN files f USING (version) GROUP BY a.tenant
-             )
-             SELECT f.file, f.version, pg_catalog.count(*), pg_catalog.min(t.schema),
-                    (SELECT h.version FROM files h WHERE h.ordinal = pg_catalog.max(r.ordinal))
-             FROM reached r JOIN tenantd.tenant t ON t.id = r.tenant AND t.tenant_id IS NOT NULL
-             JOIN files f ON f.ordinal < r.ordinal
-             WHERE NOT EXISTS (SELECT FROM tenantd.applied a WHERE a.tenant = r.tenant AND a.version = f.version)
-             GROUP BY f.file, f.version, f.ordinal ORDER BY f.ordinal",
-            &[(&versions, Type::TEXT_ARRAY), (&names, Type::TEXT_ARRAY)],
-        )
-        .await
-        .during("compare the set with what is applied")?;
-    Ok(rows
-        .iter()
-        .map(|r| Gap {
-            file: r.get(0),
-            version: r.get(1),
-            tenants: r.get(2),
-            example: r.get(3),
-            above: r.get(4),
-        })
-        .collect())
-}
-
-fn tenant(row: &Row) -> Tenant {
-    let state: &str = row.get("state");
-    Tenant {
-        id: row.get("tenant_id"),
-        name: row.get("name"),
-        schema: row.get::<_, Option<String>>("schema").unwrap_or_default(),
-        namespace: row.get("namespace"),
-        has_tables: row.get("has_tables"),
-        state: State::from_name(state).expect("census.sql names states of ours only"),
-        ordinal: row
-            .get::<_, Option<i32>>("ordinal")
-            .map(|n| n.unsigned_abs() as usize),
-        version: row.get("version"),
-        digest: row.get("digest"),
-        known_state: row.get("known_state"),
-        stamp: row.get("stamp"),
-        attempts: row
-            .get::<_, Option<i32>>("attempts")
-            .unwrap_or(0)
-            .unsigned_abs(),
-        next_in: row
-            .get::<_, Option<f64>>("next_in")
-            .map(|seconds| Duration::from_secs_f64(seconds.max(0.0))),
-        error: row.get("error"),
-        sqlstate: row.get("error_sqlstate"),
-        error_version: row.get("error_version"),
-        error_at: row.get("error_at"),
-        migrated_at: row.get("migrated_at"),
-        backend: row.get("backend"),
-        held_by: row.get("held_by"),
-        held_why: row.get("held_why"),
-    }
-}
-
-impl Tenant {
-    /// What a person does about its state: one sentence with the exact next command.
-    pub fn advice(&self) -> String {
-        let id = &self.id;
-        let schema = &self.schema;
-        match self.state {
-            State::Current => "nothing: it is at head".into(),
-            State::Ahead => "nothing: a newer release was here; it is left alone".into(),
-            State::Unprovisioned | State::Empty | State::Behind => {
-                format!("nothing: the next sweep migrates it; at once with `tenantd migrate {id}`")
-            }
-            State::Blocked | State::Failed => {
-                format!("nothing: it is tried again by itself; at once with `tenantd migrate {id}`")
-            }
-            State::Quarantined => {
-                format!("mend its data or the migration file, then run `tenantd fix {id}`")
-            }
-            State::Modified => format!(
-                "an applied file was changed, or one was added below an applied one: restore the files, or \
-                 accept the set as it is with `tenantd adopt {id}`"
-            ),
-            State::Untracked => {
-                format!(
-                    "tenantd did not build it: if it is at head, run `tenantd adopt {id}`; else name its version with `--version`"
-                )
-            }
-            State::Lost => format!(
-                "its tables are gone: restore a backup, or build it anew (the remains are kept) with `tenantd fix {id} --rebuild`"
-            ),
-            State::Restored => {
-                format!(
-                    "schema {schema} is a restored or copied one: take it in by its stamp with `tenantd adopt {id}`"
-                )
-            }
-            State::Held => format!(
-                "held by {}: {}",
-                self.held_by.as_deref().unwrap_or("somebody"),
-                self.held_why.as_deref().unwrap_or("no reason given")
-            ),
-            State::Refused => "change the schema's name in the registry".into(),
-        }
-    }
-
-    /// How many files are pending, where that can be said.
-    pub fn pending(&self, release: &Release) -> Option<usize> {
-        match self.state {
-            State::Current | State::Ahead => Some(0),
-            State::Untracked | State::Restored | State::Modified | State::Refused => None,
-            _ => self
-                .ordinal
-                .map(|ordinal| release.head.saturating_sub(ordinal)),
-        }
     }
 }

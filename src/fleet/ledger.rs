@@ -1,14 +1,11 @@
-//! The ledger's writes: what the census saw, what failed, what was asked for, who runs.
+//! The ledger's writes: what the census saw, what failed, which set is released.
 //! The record of an apply is written by `tenantd.record`, inside the transaction that did the work.
 
 use std::time::Duration;
 
 use tokio_postgres::{Client, types::Type};
 
-use super::{
-    census::{Release, Tenant},
-    state::State,
-};
+use super::{census::Release, state::State, tenant::Tenant};
 use crate::error::{During, Result};
 
 /// A failed attempt, as the ledger keeps it.
@@ -33,29 +30,6 @@ pub struct Failure<'a> {
     /// Digest of the head that was aimed at.
     pub head: &'a str,
 }
-
-/// A daemon that sent a heartbeat not long ago.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Instance {
-    /// Its id.
-    pub id: String,
-    /// The host it runs on.
-    pub host: String,
-    /// Its process id there.
-    pub pid: i32,
-}
-
-/// What somebody asked the daemons to do.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Request {
-    /// Scan the whole fleet now.
-    Sweep,
-    /// Bring this tenant to head now.
-    Migrate(String),
-}
-
-/// How long a heartbeat counts.
-pub const HEARTBEAT_COUNTS: Duration = Duration::from_secs(30);
 
 /// Notes what a census page saw.
 ///
@@ -200,21 +174,8 @@ pub async fn publish(client: &mut Client, release: &Release, by: &str) -> Result
         .during(what())?;
     transaction
         .execute_typed(
-            "WITH loaded AS (
-                 SELECT * FROM ROWS FROM (
-                     pg_catalog.unnest($1::int[]), pg_catalog.unnest($2::text[]), pg_catalog.unnest($3::text[]),
-                     pg_catalog.unnest($4::text[]), pg_catalog.unnest($5::text[]))
-                     AS l (ordinal, version, name, checksum, digest)
-             )
-             DELETE FROM tenantd.migration m
-             WHERE NOT EXISTS (SELECT FROM loaded l WHERE l.ordinal = m.ordinal AND l.digest = m.digest)",
-            &[
-                (&ordinals, Type::INT4_ARRAY),
-                (&column(|f| &f.version), Type::TEXT_ARRAY),
-                (&column(|f| &f.name), Type::TEXT_ARRAY),
-                (&column(|f| &f.checksum), Type::TEXT_ARRAY),
-                (&column(|f| &f.digest), Type::TEXT_ARRAY),
-            ],
+            "DELETE FROM tenantd.migration WHERE digest <> ALL ($1)",
+            &[(&column(|f| &f.digest), Type::TEXT_ARRAY)],
         )
         .await
         .during(what())?;
@@ -248,136 +209,4 @@ pub async fn publish(client: &mut Client, release: &Release, by: &str) -> Result
         .await
         .during(what())?;
     transaction.commit().await.during(what())
-}
-
-/// Asks the daemons for something and hints at it.
-///
-/// # Errors
-/// When the database does not answer.
-pub async fn request(client: &Client, request: &Request) -> Result<()> {
-    let (kind, tenant) = match request {
-        Request::Sweep => ("sweep", None),
-        Request::Migrate(id) => ("migrate", Some(id.as_str())),
-    };
-    client
-        .execute_typed(
-            "WITH r AS (INSERT INTO tenantd.request (kind, tenant_id) VALUES ($1, $2) RETURNING 1)
-             SELECT pg_catalog.pg_notify('tenantd_wake', '') FROM r
-             WHERE pg_catalog.pg_notification_queue_usage() < 0.5",
-            &[(&kind, Type::TEXT), (&tenant, Type::TEXT)],
-        )
-        .await
-        .during(format!("request {kind}"))?;
-    Ok(())
-}
-
-/// Asks for every tenant without tables that tenantd may fill; how many those are.
-///
-/// # Errors
-/// When the database does not answer.
-pub async fn request_all(client: &Client, ids: &[String]) -> Result<()> {
-    client
-        .execute_typed(
-            "WITH r AS (INSERT INTO tenantd.request (kind, tenant_id)
-                        SELECT 'migrate', id FROM pg_catalog.unnest($1::text[]) AS id RETURNING 1)
-             SELECT pg_catalog.pg_notify('tenantd_wake', '') FROM (SELECT FROM r LIMIT 1) one
-             WHERE pg_catalog.pg_notification_queue_usage() < 0.5",
-            &[(&ids, Type::TEXT_ARRAY)],
-        )
-        .await
-        .during("request migrations")?;
-    Ok(())
-}
-
-/// Takes up to `limit` open requests, oldest first, and forgets those of long ago. Each goes to one daemon.
-///
-/// # Errors
-/// When the database does not answer.
-pub async fn take_requests(client: &Client, instance: &str, limit: i64) -> Result<Vec<Request>> {
-    let rows = client
-        .query_typed(
-            "WITH old AS (
-                 DELETE FROM tenantd.request WHERE taken_at < pg_catalog.now() - interval '7 days'
-             ), open AS (
-                 SELECT id FROM tenantd.request WHERE taken_at IS NULL
-                 ORDER BY id LIMIT $2 FOR UPDATE SKIP LOCKED
-             )
-             UPDATE tenantd.request r SET taken_at = pg_catalog.clock_timestamp(), taken_by = $1
-             FROM open o WHERE r.id = o.id
-             RETURNING r.kind, r.tenant_id",
-            &[(&instance, Type::TEXT), (&limit, Type::INT8)],
-        )
-        .await
-        .during("take requests")?;
-    Ok(rows
-        .iter()
-        .map(|row| match row.get::<_, Option<String>>(1) {
-            Some(tenant) => Request::Migrate(tenant),
-            None => Request::Sweep,
-        })
-        .collect())
-}
-
-/// Tells that this daemon runs, and forgets daemons that have long stopped telling.
-///
-/// # Errors
-/// When the database does not answer.
-pub async fn heartbeat(client: &Client, instance: &str, host: &str) -> Result<()> {
-    let pid = i32::try_from(std::process::id()).unwrap_or(0);
-    client
-        .execute_typed(
-            "WITH old AS (
-                 DELETE FROM tenantd.instance
-                 WHERE heartbeat_at < pg_catalog.now() - interval '1 day' AND id <> $1
-             )
-             INSERT INTO tenantd.instance (id, host, pid, version) VALUES ($1, $2, $3, $4)
-             ON CONFLICT (id) DO UPDATE SET heartbeat_at = pg_catalog.now()",
-            &[
-                (&instance, Type::TEXT),
-                (&host, Type::TEXT),
-                (&pid, Type::INT4),
-                (&env!("CARGO_PKG_VERSION"), Type::TEXT),
-            ],
-        )
-        .await
-        .during("write the heartbeat")?;
-    Ok(())
-}
-
-/// Tells that this daemon stops.
-///
-/// # Errors
-/// When the database does not answer.
-pub async fn sign_off(client: &Client, instance: &str) -> Result<()> {
-    client
-        .execute_typed(
-            "DELETE FROM tenantd.instance WHERE id = $1",
-            &[(&instance, Type::TEXT)],
-        )
-        .await
-        .during("sign off")?;
-    Ok(())
-}
-
-/// The daemons whose heartbeat counts.
-///
-/// # Errors
-/// When the database does not answer.
-pub async fn instances(client: &Client) -> Result<Vec<Instance>> {
-    let rows = client
-        .query_typed(
-            "SELECT id, host, pid FROM tenantd.instance
-             WHERE heartbeat_at > pg_catalog.now() - $1 * interval '1 second' ORDER BY started_at",
-            &[(&HEARTBEAT_COUNTS.as_secs_f64(), Type::FLOAT8)],
-        )
-        .await
-        .during("look for running daemons")?;
-    Ok(rows
-        .iter()
-        .map(|r| Instance {
-            id: r.get(0),
-            host: r.get(1),
-            pid: r.get(2),
-        })
-        .collect())
 }

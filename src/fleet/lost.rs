@@ -2,7 +2,7 @@
 
 use tokio_postgres::{Client, types::Type};
 
-use super::census::Tenant;
+use super::tenant::Tenant;
 use crate::{
     error::{During, Result},
     pg::ident::Ident,

@@ -4,9 +4,10 @@ use serde::Serialize;
 use tokio_postgres::Client;
 
 use super::{
-    census::{Census, Counts, Release, Tenant},
-    ledger,
+    census::{Census, Counts, Release},
+    instances,
     state::{Group, State},
+    tenant::Tenant,
 };
 use crate::error::Result;
 
@@ -148,7 +149,7 @@ impl Report {
                 }
             }
         };
-        let daemons = ledger::instances(client).await?;
+        let daemons = instances::running(client).await?;
         Ok(Self {
             schema_version: SCHEMA_VERSION,
             database: database.to_owned(),

@@ -4,7 +4,7 @@ use futures::{TryStreamExt as _, pin_mut};
 use tokio_postgres::{Client, SimpleQueryMessage};
 
 use super::message::Message;
-use crate::fleet::census::Release;
+use crate::fleet::Release;
 
 /// An apply that ended early. What was committed stays committed, and recorded.
 #[derive(Debug)]

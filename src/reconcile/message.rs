@@ -14,7 +14,7 @@ use std::{fmt::Write as _, time::Duration};
 use tokio_postgres::error::ErrorPosition;
 
 use crate::{
-    fleet::census::{Release, Tenant},
+    fleet::{Release, Tenant},
     migrations::{Migration, Plan},
     pg::ident::{Ident, Literal, Nullable, text_array},
 };

@@ -2,6 +2,7 @@
 
 pub mod apply;
 pub mod disposition;
+mod failure;
 pub mod message;
 pub mod pace;
 pub mod queue;

@@ -6,26 +6,16 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tokio_postgres::{error::SqlState, types::Type};
+use tokio_postgres::types::Type;
 use tracing::{debug, info, warn};
 
 use super::{
-    apply::ApplyError,
-    disposition::{self, Disposition, Kind},
-    message::Envelope,
-    queue::Reason,
-    runner::Runner,
-    watch,
+    disposition, failure::Failed, message::Envelope, queue::Reason, runner::Runner, watch,
 };
 use crate::{
     config::{LostPolicy, Retry},
-    error::{During, Result, explain},
-    fleet::{
-        census::{Census, Release, Tenant},
-        ledger, lost,
-        registry::Registry,
-        state::{Group, State},
-    },
+    error::{During, Result},
+    fleet::{Census, Group, Registry, Release, State, Tenant, ledger, lost},
     metrics::ReconcileOutcome,
     migrations::Plan,
     pg::{Connection, Pool, pool},
@@ -35,7 +25,6 @@ use crate::{
 /// catalog cache behind in its server process.
 const TENANTS_PER_CONNECTION: usize = 250;
 const ROLLBACK: Duration = Duration::from_secs(5);
-const BUSY_RETRY: Duration = Duration::from_millis(100);
 
 /// What is loaded: a release and the questions that fit it. Replaced as a whole on reload.
 #[derive(Debug, Clone)]
@@ -280,74 +269,19 @@ impl Reconciler {
                     .checked_sub(1)
                     .map(|index| release.set.files()[index].version.clone());
                 recover(connection, error.place.is_some()).await;
-                self.failed(release, &tenant, error, &seen, committed, &mut outcome)
-                    .await?;
+                Failed {
+                    release,
+                    tenant: &tenant,
+                    error,
+                    seen,
+                    committed,
+                }
+                .handle(&self.pool, &self.limits.retry, &mut outcome)
+                .await?;
             }
         }
         outcome.tenant = Some(tenant);
         Ok(outcome)
-    }
-
-    /// Decides what a failure means and writes it down.
-    async fn failed(
-        &self,
-        release: &Release,
-        tenant: &Tenant,
-        error: ApplyError,
-        seen: &watch::Seen,
-        committed: usize,
-        outcome: &mut Outcome,
-    ) -> Result<()> {
-        let kind = disposition::kind(&error.source);
-        if kind == Kind::Raced {
-            outcome.kind = ReconcileOutcome::Busy;
-            outcome.retry_in = Some(BUSY_RETRY);
-            outcome.message = Some(explain(&error.source));
-            debug!(tenant.schema = tenant.schema, "{}", explain(&error.source));
-            return Ok(());
-        }
-        let Disposition {
-            state,
-            attempts,
-            retry_in,
-        } = disposition::decide(kind, tenant.state, tenant.attempts, &self.limits.retry);
-        let text = describe(release, tenant, &error, seen);
-        let sqlstate = error.source.code().map(SqlState::code);
-        let version = error
-            .place
-            .map(|(ordinal, _)| release.set.files()[ordinal - 1].version.as_str());
-        let digest = match committed.checked_sub(1) {
-            Some(index) => Some(release.set.files()[index].digest.as_str()),
-            None => tenant.digest.as_deref(),
-        };
-        let connection = self.pool.get().await?;
-        ledger::record_failure(
-            &connection,
-            &ledger::Failure {
-                tenant,
-                state,
-                digest,
-                attempts,
-                next_in: retry_in,
-                error: &text,
-                sqlstate,
-                version,
-                head: &release.head().digest,
-            },
-        )
-        .await?;
-        warn!(
-            tenant.schema = tenant.schema, migration.version = version, sqlstate, %state, attempts,
-            retry_in = retry_in.map(|delay| delay.as_secs_f64()), "{text}"
-        );
-        outcome.kind = match state {
-            State::Blocked => ReconcileOutcome::Blocked,
-            State::Quarantined => ReconcileOutcome::Quarantined,
-            _ => ReconcileOutcome::Failed,
-        };
-        outcome.retry_in = retry_in;
-        outcome.message = Some(text);
-        Ok(())
     }
 
     /// The longest hold that any file of the plan may take.
@@ -388,32 +322,6 @@ fn due(tenant: &Tenant, reason: Reason) -> bool {
             .next_in
             .is_none_or(|delay| delay < Duration::from_millis(50)),
     }
-}
-
-/// One line: what failed, where, why, what is in the way, what to do.
-fn describe(release: &Release, tenant: &Tenant, error: &ApplyError, seen: &watch::Seen) -> String {
-    let schema = &tenant.schema;
-    let what = match error.place {
-        Some((ordinal, line)) => {
-            let file = &release.set.files()[ordinal - 1];
-            format!(
-                "apply {} to schema {schema}: {}:{line}",
-                file.version, file.file
-            )
-        }
-        None => format!("migrate schema {schema}"),
-    };
-    let mut text = format!("{what}: {}", explain(&error.source));
-    if let Some(held) = seen.held {
-        text.push_str(&format!(
-            "; cancelled because it held a lock that others wait behind for {:.1} s: split the file, or allow \
-             more with a first line `-- tenantd: max_hold=30s`",
-            held.as_secs_f64()
-        ));
-    } else if let Some(blocker) = &seen.blocker {
-        text.push_str(&format!("; waited for {blocker}"));
-    }
-    text
 }
 
 impl Outcome {

@@ -8,7 +8,7 @@ use super::{
     message::{Envelope, Message, Settings},
 };
 use crate::{
-    fleet::census::{Release, Tenant},
+    fleet::{Release, Tenant},
     migrations::Plan,
 };
 

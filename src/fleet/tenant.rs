@@ -1,0 +1,144 @@
+//! One tenant as the census saw it, and what a person does about it.
+
+use std::time::Duration;
+
+use tokio_postgres::Row;
+
+use super::{census::Release, state::State};
+
+/// One tenant as the census saw it.
+#[derive(Debug, Clone)]
+pub struct Tenant {
+    /// The registry's id, as text.
+    pub id: String,
+    /// The registry's name, where one is configured.
+    pub name: Option<String>,
+    /// The schema it should have; empty when the registry gives none.
+    pub schema: String,
+    /// The schema's pg_namespace oid, where it exists.
+    pub namespace: Option<u32>,
+    /// Whether the schema holds tables.
+    pub has_tables: bool,
+    /// What follows from all of it.
+    pub state: State,
+    /// How many files of the set the schema has, where its list is a prefix of the set.
+    pub ordinal: Option<usize>,
+    /// The last version the ledger knows.
+    pub version: Option<String>,
+    /// The digest the ledger knows.
+    pub digest: Option<String>,
+    /// The state the ledger last noted.
+    pub known_state: Option<String>,
+    /// The digest of the schema's stamp.
+    pub stamp: Option<String>,
+    /// Attempts since the last success.
+    pub attempts: u32,
+    /// Time to the next attempt by itself; zero when due.
+    pub next_in: Option<Duration>,
+    /// The last error, or why the tenant is refused.
+    pub error: Option<String>,
+    /// Its SQLSTATE.
+    pub sqlstate: Option<String>,
+    /// The version it happened in.
+    pub error_version: Option<String>,
+    /// When it happened (UTC).
+    pub error_at: Option<String>,
+    /// When the schema was last migrated (UTC).
+    pub migrated_at: Option<String>,
+    /// Process id of the session that asked.
+    pub backend: i32,
+    /// Who holds it.
+    pub held_by: Option<String>,
+    /// Why.
+    pub held_why: Option<String>,
+}
+
+impl Tenant {
+    /// From a row of the census.
+    pub(super) fn from_row(row: &Row) -> Self {
+        let state: &str = row.get("state");
+        Self {
+            id: row.get("tenant_id"),
+            name: row.get("name"),
+            schema: row.get::<_, Option<String>>("schema").unwrap_or_default(),
+            namespace: row.get("namespace"),
+            has_tables: row.get("has_tables"),
+            state: State::from_name(state).expect("census.sql names states of ours only"),
+            ordinal: row
+                .get::<_, Option<i32>>("ordinal")
+                .map(|n| n.unsigned_abs() as usize),
+            version: row.get("version"),
+            digest: row.get("digest"),
+            known_state: row.get("known_state"),
+            stamp: row.get("stamp"),
+            attempts: row
+                .get::<_, Option<i32>>("attempts")
+                .unwrap_or(0)
+                .unsigned_abs(),
+            next_in: row
+                .get::<_, Option<f64>>("next_in")
+                .map(|seconds| Duration::from_secs_f64(seconds.max(0.0))),
+            error: row.get("error"),
+            sqlstate: row.get("error_sqlstate"),
+            error_version: row.get("error_version"),
+            error_at: row.get("error_at"),
+            migrated_at: row.get("migrated_at"),
+            backend: row.get("backend"),
+            held_by: row.get("held_by"),
+            held_why: row.get("held_why"),
+        }
+    }
+
+    /// What a person does about its state: one sentence with the exact next command.
+    pub fn advice(&self) -> String {
+        let id = &self.id;
+        let schema = &self.schema;
+        match self.state {
+            State::Current => "nothing: it is at head".into(),
+            State::Ahead => "nothing: a newer release was here; it is left alone".into(),
+            State::Unprovisioned | State::Empty | State::Behind => {
+                format!("nothing: the next sweep migrates it; at once with `tenantd migrate {id}`")
+            }
+            State::Blocked | State::Failed => {
+                format!("nothing: it is tried again by itself; at once with `tenantd migrate {id}`")
+            }
+            State::Quarantined => {
+                format!("mend its data or the migration file, then run `tenantd fix {id}`")
+            }
+            State::Modified => format!(
+                "an applied file was changed, or one was added below an applied one: restore the files, or \
+                 accept the set as it is with `tenantd adopt {id}`"
+            ),
+            State::Untracked => {
+                format!(
+                    "tenantd did not build it: if it is at head, run `tenantd adopt {id}`; else name its version with `--version`"
+                )
+            }
+            State::Lost => format!(
+                "its tables are gone: restore a backup, or build it anew (the remains are kept) with `tenantd fix {id} --rebuild`"
+            ),
+            State::Restored => {
+                format!(
+                    "schema {schema} is a restored or copied one: take it in by its stamp with `tenantd adopt {id}`"
+                )
+            }
+            State::Held => format!(
+                "held by {}: {}",
+                self.held_by.as_deref().unwrap_or("somebody"),
+                self.held_why.as_deref().unwrap_or("no reason given")
+            ),
+            State::Refused => "change the schema's name in the registry".into(),
+        }
+    }
+
+    /// How many files are pending, where that can be said.
+    pub fn pending(&self, release: &Release) -> Option<usize> {
+        match self.state {
+            State::Current | State::Ahead => Some(0),
+            State::Untracked | State::Restored | State::Modified | State::Refused => None,
+            _ => self
+                .ordinal
+                .map(|ordinal| release.head.saturating_sub(ordinal)),
+        }
+    }
+}
