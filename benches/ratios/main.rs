@@ -110,8 +110,7 @@ async fn new_tenant(engine: &Engine, app: &Client) -> Outcome<()> {
             return Err(format!("{:?}", outcome.message).into());
         }
         let sql = format!(
-            "BEGIN; CREATE SCHEMA bare_{0}; SET LOCAL search_path = bare_{0}, public; {text}; COMMIT",
-            id
+            "BEGIN; CREATE SCHEMA bare_{id}; SET LOCAL search_path = bare_{id}, public; {text}; COMMIT"
         );
         let start = Instant::now();
         app.simple_query(&sql).await?;

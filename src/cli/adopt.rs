@@ -3,7 +3,10 @@
 use clap::Args;
 use tenantd::{Config, Result, fleet::adopt};
 
-use super::{Code, migrate, output};
+use super::{
+    Code, migrate,
+    output::{self, out},
+};
 
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
@@ -59,7 +62,7 @@ pub(crate) async fn run(
             }
         }
         if arguments.dry_run {
-            println!("{} would be adopted at {version}", tenant.schema);
+            out!("{} would be adopted at {version}", tenant.schema);
             continue;
         }
         adopt::record(&mut client, &tenant, adoption.files, &engine.instance).await?;

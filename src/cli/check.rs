@@ -9,7 +9,10 @@ use tenantd::{
     migrations::{FileFinding, MigrationSet, SetError},
 };
 
-use super::{Code, output};
+use super::{
+    Code,
+    output::{self, out},
+};
 
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
@@ -38,7 +41,7 @@ pub(crate) async fn run(
     };
     print(set.warnings(), format)?;
     if format == output::Format::Table {
-        println!(
+        out!(
             "{} files, head {} ({})",
             set.files().len(),
             set.head().version,
@@ -52,9 +55,13 @@ pub(crate) async fn run(
     let client = engine.reconciler.pool().get().await?;
     let gaps = gaps::find(&client, &engine.reconciler.loaded().release).await?;
     for gap in &gaps {
-        println!(
+        out!(
             "{}: version {} is missing on {} tenants that have {} or later, for instance {}: give the file a version above those",
-            gap.file, gap.version, gap.tenants, gap.above, gap.example
+            gap.file,
+            gap.version,
+            gap.tenants,
+            gap.above,
+            gap.example
         );
     }
     Ok(if gaps.is_empty() {
@@ -67,7 +74,7 @@ pub(crate) async fn run(
 fn print(findings: &[FileFinding], format: output::Format) -> Result<()> {
     if format == output::Format::Table {
         for finding in findings {
-            println!("{finding}");
+            out!("{finding}");
         }
         return Ok(());
     }

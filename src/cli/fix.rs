@@ -7,7 +7,10 @@ use tenantd::{
     reconcile::Reason,
 };
 
-use super::{Code, migrate, output};
+use super::{
+    Code, migrate,
+    output::{self, out},
+};
 
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
@@ -72,7 +75,7 @@ async fn fix_empty(engine: &tenantd::daemon::Engine) -> Result<Code> {
         asked += ids.len();
     }
     drop(client);
-    println!("{asked} tenants without tables are asked for");
+    out!("{asked} tenants without tables are asked for");
     if asked > 0 {
         super::warn_without_daemon(engine).await?;
     }

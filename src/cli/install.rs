@@ -3,7 +3,7 @@
 use clap::Args;
 use tenantd::{Config, Result, daemon::engine, fleet::control};
 
-use super::Code;
+use super::{Code, output::out};
 
 #[derive(Debug, Args)]
 pub(crate) struct InstallArguments {
@@ -30,11 +30,11 @@ pub(crate) async fn install(config: Config, arguments: InstallArguments) -> Resu
     let mut client = pool.get().await?;
     let role = arguments.role.as_deref();
     if arguments.dry_run {
-        print!("{}", control::install_sql(&client, &config, role).await?);
+        out!("{}", control::install_sql(&client, &config, role).await?);
         return Ok(Code::Ok);
     }
     for line in control::install(&mut client, &config, role).await? {
-        println!("{line}");
+        out!("{line}");
     }
     Ok(Code::Ok)
 }
@@ -50,7 +50,7 @@ pub(crate) async fn uninstall(config: Config, arguments: UninstallArguments) -> 
         return Ok(Code::Ok);
     }
     for line in control::uninstall(&mut client, arguments.purge).await? {
-        println!("{line}");
+        out!("{line}");
     }
     Ok(Code::Ok)
 }

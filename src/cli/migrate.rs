@@ -20,7 +20,10 @@ use tenantd::{
 };
 use tokio::time::{Instant, sleep};
 
-use super::{Code, output};
+use super::{
+    Code,
+    output::{self, out},
+};
 
 /// How long a tenant that another process works on is waited for.
 const BUSY: Duration = Duration::from_secs(60);
@@ -72,7 +75,7 @@ pub(crate) async fn run(
         let client = engine.reconciler.pool().get().await?;
         if arguments.all {
             requests::request(&client, &requests::Request::Sweep).await?;
-            println!("asked for a sweep of all tenants");
+            out!("asked for a sweep of all tenants");
         } else {
             let ids: Vec<_> = super::find(&engine, &arguments.tenants)
                 .await?
@@ -80,7 +83,7 @@ pub(crate) async fn run(
                 .map(|t| t.id)
                 .collect();
             requests::request_all(&client, &ids).await?;
-            println!("asked for {} tenants", ids.len());
+            out!("asked for {} tenants", ids.len());
         }
         drop(client);
         super::warn_without_daemon(&engine).await?;
@@ -194,15 +197,19 @@ pub(crate) fn report(lines: &[Line], brief: bool, format: output::Format) -> Res
         output::Format::Table => {
             for line in lines.iter().filter(|line| !brief || !done(line)) {
                 let version = line.version.as_deref().unwrap_or("nothing");
-                println!(
+                out!(
                     "{} ({}): {} at {version}, {} files, {} ms",
-                    line.id, line.schema, line.outcome, line.files, line.milliseconds
+                    line.id,
+                    line.schema,
+                    line.outcome,
+                    line.files,
+                    line.milliseconds
                 );
                 if let Some(message) = &line.message {
-                    println!("    {message}");
+                    out!("    {message}");
                 }
             }
-            println!(
+            out!(
                 "{} of {} tenants are at head",
                 lines.len() - failed,
                 lines.len()
@@ -262,12 +269,12 @@ fn dry_run(engine: &Engine, tenants: &[Tenant], format: output::Format) -> Resul
         } else {
             ""
         };
-        println!(
+        out!(
             "{} tenants ({example}{more}): {create}{work}",
             schemas.len()
         );
     }
-    println!("{} tenants; nothing was changed", tenants.len());
+    out!("{} tenants; nothing was changed", tenants.len());
     Ok(Code::Ok)
 }
 

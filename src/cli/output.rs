@@ -14,11 +14,30 @@ pub(crate) enum Format {
     Json,
 }
 
+/// Prints a line on stdout. A reader that has gone away (`| head`) ends the program quietly.
+pub(crate) fn line(text: std::fmt::Arguments<'_>) {
+    use std::io::Write as _;
+    if let Err(error) = writeln!(std::io::stdout(), "{text}") {
+        let code = if error.kind() == std::io::ErrorKind::BrokenPipe {
+            0
+        } else {
+            1
+        };
+        std::process::exit(code);
+    }
+}
+
+/// `println!` through [`line`].
+macro_rules! out {
+    ($($text:tt)*) => { $crate::cli::output::line(format_args!($($text)*)) };
+}
+pub(crate) use out;
+
 /// Prints a value as JSON.
 pub(crate) fn json(value: &impl Serialize) -> Result<()> {
     let text = serde_json::to_string_pretty(value)
         .map_err(|error| Error::Refused(format!("write JSON: {error}")))?;
-    println!("{text}");
+    line(format_args!("{text}"));
     Ok(())
 }
 

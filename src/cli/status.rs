@@ -13,7 +13,10 @@ use tenantd::{
 };
 use tokio::time::{Instant, sleep};
 
-use super::{Code, output};
+use super::{
+    Code,
+    output::{self, out},
+};
 
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
@@ -97,7 +100,7 @@ fn fine(report: &Report) -> bool {
 
 fn fleet(report: &Report) {
     let counts = &report.counts;
-    println!(
+    out!(
         "tenants {}   schemas that exist {}   with tables {}   without tables {}   head {}\n",
         counts.tenants,
         counts.schemas_existing,
@@ -116,23 +119,23 @@ fn fleet(report: &Report) {
             .iter()
             .map(|state| format!("{state} {}", of(state)))
             .collect();
-        println!(
+        out!(
             "{:<15} {total:>6}   {}",
             group.to_string(),
             parts.join(", ")
         );
     }
     if !report.attention.is_empty() {
-        println!("\nneeds a person:");
+        out!("\nneeds a person:");
         for tenant in &report.attention {
-            println!("  {} ({}), {}", tenant.id, tenant.schema, tenant.state);
+            out!("  {} ({}), {}", tenant.id, tenant.schema, tenant.state);
             if let Some(error) = &tenant.error {
-                println!("      {error}");
+                out!("      {error}");
             }
-            println!("      {}", tenant.next);
+            out!("      {}", tenant.next);
         }
         if report.attention_truncated {
-            println!("  … and more: `tenantd status --all` lists them");
+            out!("  … and more: `tenantd status --all` lists them");
         }
     }
     if let Some(tenants) = &report.tenants {
@@ -148,7 +151,7 @@ fn fleet(report: &Report) {
                     .map_or_else(String::new, |pending| pending.to_string()),
             ]
         });
-        println!(
+        out!(
             "\n{}",
             output::table(
                 ["id", "name", "schema", "state", "version", "pending"],
@@ -157,8 +160,8 @@ fn fleet(report: &Report) {
         );
     }
     match report.daemons.as_slice() {
-        [] => println!("\nno tenantd is running: start it with `tenantd run`"),
-        daemons => println!("\nrunning: {}", daemons.join(", ")),
+        [] => out!("\nno tenantd is running: start it with `tenantd run`"),
+        daemons => out!("\nrunning: {}", daemons.join(", ")),
     }
 }
 
@@ -191,7 +194,7 @@ fn one(tenant: &TenantReport) {
     }
     lines.push(("next", tenant.next.clone()));
     for (label, value) in lines {
-        println!("{label:<13} {value}");
+        out!("{label:<13} {value}");
     }
-    println!();
+    out!("");
 }

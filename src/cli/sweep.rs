@@ -2,7 +2,10 @@
 
 use tenantd::{Config, Result, fleet::requests};
 
-use super::{Code, output};
+use super::{
+    Code,
+    output::{self, out},
+};
 
 pub(crate) async fn run(config: Config, format: output::Format) -> Result<Code> {
     let engine = super::open(config, false).await?;
@@ -10,7 +13,7 @@ pub(crate) async fn run(config: Config, format: output::Format) -> Result<Code> 
     requests::request(&client, &requests::Request::Sweep).await?;
     drop(client);
     match format {
-        output::Format::Table => println!("asked for a sweep"),
+        output::Format::Table => out!("asked for a sweep"),
         output::Format::Json => output::json(&serde_json::json!({ "requested": "sweep" }))?,
     }
     super::warn_without_daemon(&engine).await?;
