@@ -120,7 +120,7 @@ impl Default for Config {
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     /// The configuration file cannot be read.
-    #[error("read configuration file {}", path.display())]
+    #[error("read configuration file {}: {source}", path.display())]
     Read {
         /// The file.
         path: PathBuf,

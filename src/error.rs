@@ -123,6 +123,20 @@ pub fn explain(error: &tokio_postgres::Error) -> String {
     text
 }
 
+const INSTALL_ROLE: &str =
+    "run: tenantd install --role <tenantd's role>, as the owner of the database";
+/// The tables of the control schema.
+const LEDGER: [&str; 8] = [
+    "control",
+    "tenant",
+    "applied",
+    "migration",
+    "head",
+    "behind",
+    "request",
+    "instance",
+];
+
 /// What an operator does about a server error, where we know.
 fn remedy(error: &DbError) -> Option<String> {
     let message = error.message();
@@ -140,13 +154,17 @@ fn remedy(error: &DbError) -> Option<String> {
         }
         if let Some(name) = object("schema ") {
             return Some(if name == "tenantd" {
-                "run: tenantd install --role <tenantd's role>, as the owner of the database".into()
+                INSTALL_ROLE.into()
             } else {
                 format!("run: GRANT USAGE, CREATE ON SCHEMA \"{name}\" TO <tenantd's role>")
             });
         }
         if let Some(name) = object("table ").or_else(|| object("view ")) {
-            return Some(format!("run: GRANT SELECT ON {name} TO <tenantd's role>"));
+            return Some(if LEDGER.contains(&name.as_str()) {
+                INSTALL_ROLE.into()
+            } else {
+                format!("run: GRANT SELECT ON {name} TO <tenantd's role>")
+            });
         }
         if message.starts_with("must be ") {
             return Some("run: GRANT <the owning role> TO <tenantd's role>".into());

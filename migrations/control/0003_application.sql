@@ -7,7 +7,7 @@ CREATE FUNCTION tenantd.wakes(p_tenant text) RETURNS boolean
 LANGUAGE plpgsql STABLE STRICT SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
     RETURN EXISTS (SELECT FROM tenantd.behind WHERE tenant_id = p_tenant)
-        OR NOT EXISTS (SELECT FROM tenantd.tenant WHERE tenant_id = p_tenant);
+        OR NOT EXISTS (SELECT FROM tenantd.tenant WHERE tenant_id = p_tenant AND state <> 'orphan');
 END $$;
 
 -- Whether the tenant's schema can serve code that needs at least this version (default: the released head).
@@ -18,9 +18,8 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
             WHEN t.state IN ('unprovisioned', 'empty', 'lost', 'restored', 'refused', 'orphan') THEN false
             WHEN t.state IN ('ahead', 'untracked') THEN true
             WHEN t.digest = h.digest AND at_least IS NULL THEN true
-            ELSE (SELECT m.ordinal FROM tenantd.migration m WHERE m.version = t.version)
-              >= CASE WHEN at_least IS NULL THEN h.ordinal
-                      ELSE (SELECT m.ordinal FROM tenantd.migration m WHERE m.version = at_least) END
+            ELSE EXISTS (SELECT FROM tenantd.applied a
+                         WHERE a.tenant = t.id AND a.version = coalesce(at_least, h.version))
         END
         FROM tenantd.tenant t, tenantd.head h
         WHERE t.tenant_id = ready.tenant), false)

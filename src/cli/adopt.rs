@@ -31,7 +31,6 @@ pub(crate) async fn run(
 ) -> Result<Code> {
     let engine = super::open(config, !arguments.dry_run).await?;
     let loaded = engine.reconciler.loaded();
-    let role = engine.config.migrations.role.as_deref();
     let (mut ids, mut differ) = (Vec::new(), false);
     for tenant in super::find(&engine, &arguments.tenants).await? {
         let mut client = engine.reconciler.pool().get().await?;
@@ -40,7 +39,7 @@ pub(crate) async fn run(
             &loaded.release,
             &tenant,
             arguments.version.as_deref(),
-            role,
+            &engine.config.migrations,
         )
         .await?;
         let version = adoption

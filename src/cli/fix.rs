@@ -68,11 +68,15 @@ async fn fix_empty(engine: &tenantd::daemon::Engine) -> Result<Code> {
                 500,
             )
             .await?;
-        let Some(last) = page.last() else { break };
-        after.clone_from(&last.id);
-        let ids: Vec<_> = page.into_iter().map(|tenant| tenant.id).collect();
-        requests::request_all(&client, &ids).await?;
+        let ids: Vec<_> = page.tenants.into_iter().map(|tenant| tenant.id).collect();
         asked += ids.len();
+        if !ids.is_empty() {
+            requests::request_all(&client, &ids).await?;
+        }
+        match page.next {
+            Some(next) => after = next,
+            None => break,
+        }
     }
     drop(client);
     out!("{asked} tenants without tables are asked for");

@@ -43,7 +43,7 @@ pub(crate) async fn uninstall(config: Config, arguments: UninstallArguments) -> 
     let pool = engine::pool(&config, "install")?;
     let mut client = pool.get().await?;
     if arguments.dry_run {
-        print!(
+        out!(
             "{}",
             control::uninstall_sql(&client, arguments.purge).await?
         );

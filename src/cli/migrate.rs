@@ -154,11 +154,10 @@ async fn pending(engine: &Engine) -> Result<Vec<Tenant>> {
     let mut after = String::new();
     loop {
         let page = census.page(&client, Some(&healing), &after, PAGE).await?;
-        let full = page.len() == PAGE as usize;
-        all.extend(page);
-        match all.last() {
-            Some(last) if full => after.clone_from(&last.id),
-            _ => return Ok(all),
+        all.extend(page.tenants);
+        match page.next {
+            Some(next) => after = next,
+            None => return Ok(all),
         }
     }
 }

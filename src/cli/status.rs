@@ -84,7 +84,7 @@ async fn gather(engine: &Engine, arguments: &Arguments) -> Result<Report> {
     .await
 }
 
-/// Whether what was asked about is at head. Held and untracked tenants are as a person wants them.
+/// Whether all that was asked about is fine: nothing heals, nothing needs a person.
 fn fine(report: &Report) -> bool {
     match &report.tenants {
         Some(tenants) => tenants

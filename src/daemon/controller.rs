@@ -18,6 +18,7 @@ use tracing::{error, info, warn};
 use super::{
     engine::{self, Engine},
     health::Health,
+    heartbeat,
     http::{self, Endpoints},
     listener::Ears,
     sweeper::{Nudge, Sweeper},
@@ -186,10 +187,14 @@ async fn serve(
             intervals: config.sweep.clone(),
             nudge: Arc::clone(&nudge),
             instance: engine.instance.clone(),
-            host: host(),
         }
         .run(),
     );
+    let beat = tokio::spawn(heartbeat::run(
+        reconciler.pool().clone(),
+        engine.instance.as_str().into(),
+        host(),
+    ));
     let drain = CancellationToken::new();
     let pace = Arc::new(Pace::new(config.rollout.max_rate));
     let workers: Vec<JoinHandle<()>> = (0..config.database.workers)
@@ -224,6 +229,7 @@ async fn serve(
     info!("stopping");
     listener.abort();
     sweeper.abort();
+    beat.abort();
     drain.cancel();
     if timeout(GRACE, futures::future::join_all(workers))
         .await

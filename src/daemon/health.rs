@@ -8,6 +8,15 @@ use std::{
 /// A loop that has not come round for this long is taken for wedged. Every wait in it is shorter.
 const WEDGED: Duration = Duration::from_secs(90);
 
+/// A loop that must come round.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Loop {
+    /// Keeps the LISTEN connection.
+    Listener,
+    /// Scans the fleet.
+    Sweeper,
+}
+
 /// The state of the loops.
 #[derive(Debug)]
 pub struct Health {
@@ -17,7 +26,7 @@ pub struct Health {
 
 #[derive(Debug)]
 struct Inner {
-    ticked: Instant,
+    ticked: [Instant; 2],
     starting: Option<String>,
     listener: Result<(), String>,
     swept: Option<Instant>,
@@ -29,7 +38,7 @@ impl Health {
     pub fn new(sweep_stale: Duration) -> Self {
         Self {
             inner: Mutex::new(Inner {
-                ticked: Instant::now(),
+                ticked: [Instant::now(); 2],
                 starting: Some("starting".into()),
                 listener: Err("not connected yet".into()),
                 swept: None,
@@ -49,14 +58,14 @@ impl Health {
     }
 
     /// A loop came round.
-    pub fn ticked(&self) {
-        self.with(|inner| inner.ticked = Instant::now());
+    pub fn ticked(&self, which: Loop) {
+        self.with(|inner| inner.ticked[which as usize] = Instant::now());
     }
 
     /// Why the daemon has not started yet; `None` once it has.
     pub fn starting(&self, why: Option<String>) {
         self.with(|inner| {
-            inner.ticked = Instant::now();
+            inner.ticked = [Instant::now(); 2];
             inner.starting = why;
         });
     }
@@ -84,11 +93,25 @@ impl Health {
     /// # Errors
     /// The reasons why not.
     pub fn live(&self) -> Result<(), Vec<String>> {
-        let age = self.with(|inner| inner.ticked.elapsed());
-        if age < WEDGED {
-            return Ok(());
+        let ticked = self.with(|inner| inner.ticked);
+        let wedged = [Loop::Listener, Loop::Sweeper]
+            .into_iter()
+            .filter_map(|which| {
+                let age = ticked[which as usize].elapsed();
+                (age >= WEDGED).then(|| {
+                    format!(
+                        "the {which:?} loop has not come round for {} s",
+                        age.as_secs()
+                    )
+                    .to_lowercase()
+                })
+            });
+        let reasons: Vec<_> = wedged.collect();
+        if reasons.is_empty() {
+            Ok(())
+        } else {
+            Err(reasons)
         }
-        Err(vec![format!("no loop came round for {} s", age.as_secs())])
     }
 
     /// Whether events are heard and sweeps succeed.

@@ -9,7 +9,11 @@ use backon::{BackoffBuilder as _, ExponentialBuilder};
 use tokio::time::{Instant, sleep};
 use tracing::{debug, info, warn};
 
-use super::{health::Health, sweeper::Nudge, work::SharedQueue};
+use super::{
+    health::{Health, Loop},
+    sweeper::Nudge,
+    work::SharedQueue,
+};
 use crate::{
     error::Result,
     metrics::{Channel, EventOutcome, Metrics, SweepKind},
@@ -61,7 +65,7 @@ impl Ears {
                 delay.as_secs_f64()
             );
             sleep(delay).await;
-            self.health.ticked();
+            self.health.ticked(Loop::Listener);
             self.metrics.listener_reconnects_total.inc();
         }
     }
@@ -81,7 +85,7 @@ impl Ears {
         listener
             .drain(
                 |channel, payload| self.receive(channel, payload),
-                || self.health.ticked(),
+                || self.health.ticked(Loop::Listener),
             )
             .await
     }

@@ -3,6 +3,7 @@
 pub mod controller;
 pub mod engine;
 pub mod health;
+pub mod heartbeat;
 pub mod http;
 pub mod listener;
 pub mod sweeper;

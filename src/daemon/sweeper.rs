@@ -20,27 +20,26 @@ use tokio::{
 use tracing::{debug, info, warn};
 
 use super::{
-    health::Health,
+    health::{Health, Loop},
     work::{CAPACITY, SharedQueue},
 };
 use crate::{
     config,
     error::Result,
-    fleet::{Group, State, Tenant, instances, ledger, requests},
+    fleet::{Group, State, Tenant, ledger, requests},
     metrics::{Metrics, SweepKind},
     reconcile::{Reason, Reconciler, queue::Woken},
 };
 
 const PAGE: u32 = 500;
 const RETRY: Duration = Duration::from_secs(1);
-const HEARTBEAT: Duration = Duration::from_secs(10);
+const TICK: Duration = Duration::from_secs(10);
 const REQUESTS: i64 = 500;
 
 /// Asks the sweeper for something between its rounds.
 #[derive(Default)]
 pub struct Nudge {
     full: AtomicBool,
-    requests: AtomicBool,
     changed: Notify,
 }
 
@@ -49,7 +48,6 @@ impl Nudge {
     pub fn sweep(&self, kind: SweepKind) {
         self.full
             .fetch_or(kind == SweepKind::Full, Ordering::AcqRel);
-        self.requests.store(true, Ordering::Release);
         self.changed.notify_one();
     }
 }
@@ -70,8 +68,6 @@ pub struct Sweeper {
     pub nudge: Arc<Nudge>,
     /// Id of this daemon.
     pub instance: String,
-    /// Host it runs on.
-    pub host: String,
 }
 
 impl Sweeper {
@@ -80,16 +76,16 @@ impl Sweeper {
     pub async fn run(self) -> Infallible {
         let mut head = interval(self.intervals.interval);
         let mut full = interval(self.intervals.full_interval);
-        let mut heartbeat = interval(HEARTBEAT);
-        for timer in [&mut head, &mut full, &mut heartbeat] {
+        let mut tick = interval(TICK);
+        for timer in [&mut head, &mut full, &mut tick] {
             timer.set_missed_tick_behavior(MissedTickBehavior::Delay);
         }
         let mut more = false;
         loop {
             let kind = tokio::select! {
                 biased;
-                _ = heartbeat.tick() => {
-                    self.heartbeat().await;
+                _ = tick.tick() => {
+                    self.health.ticked(Loop::Sweeper);
                     continue;
                 }
                 _ = full.tick() => SweepKind::Full,
@@ -148,15 +144,16 @@ impl Sweeper {
                 SweepKind::Head => loaded.census.behind(&client, &after, PAGE).await?,
                 SweepKind::Full => loaded.census.doubtful(&client, &after, PAGE).await?,
             };
-            ledger::note(&client, &page).await?;
-            for tenant in page.iter().filter(|tenant| self.acts(tenant)) {
+            ledger::note(&client, &page.tenants).await?;
+            for tenant in page.tenants.iter().filter(|tenant| self.acts(tenant)) {
                 found += 1;
                 dropped |= self.queue.wake(&tenant.id, Reason::Sweep) == Woken::Dropped;
             }
-            match page.last() {
-                Some(last) if page.len() == PAGE as usize && !dropped => after.clone_from(&last.id),
+            match page.next {
+                Some(next) if !dropped => after = next,
                 _ => break,
             }
+            self.health.ticked(Loop::Sweeper);
         }
         let took = start.elapsed();
         self.metrics
@@ -217,17 +214,6 @@ impl Sweeper {
                 return sweep;
             }
         }
-    }
-
-    async fn heartbeat(&self) {
-        let beat = async {
-            let client = self.reconciler.pool().get().await?;
-            instances::heartbeat(&client, &self.instance, &self.host).await
-        };
-        if let Err(error) = beat.await {
-            debug!("no heartbeat: {error}");
-        }
-        self.health.ticked();
     }
 
     /// Waits until the queue has room for another page or two.

@@ -9,6 +9,7 @@ use super::{
     tenant::Tenant,
 };
 use crate::{
+    config,
     error::{During, Error, Result},
     migrations::Migration,
 };
@@ -32,7 +33,7 @@ pub async fn examine<'a>(
     release: &'a Release,
     tenant: &Tenant,
     version: Option<&str>,
-    role: Option<&str>,
+    migrations: &config::Migrations,
 ) -> Result<Adoption<'a>> {
     let refuse = |why: String| {
         Err(Error::Refused(format!(
@@ -68,7 +69,15 @@ pub async fn examine<'a>(
         });
     };
     let files = &set.files()[..file.ordinal];
-    let difference = fingerprint::compare(client, &tenant.schema, namespace, files, role).await?;
+    let difference = fingerprint::compare(
+        client,
+        &tenant.schema,
+        namespace,
+        files,
+        migrations.role.as_deref(),
+        &migrations.search_path,
+    )
+    .await?;
     Ok(Adoption { files, difference })
 }
 

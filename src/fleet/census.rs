@@ -14,7 +14,7 @@ use super::{
     tenant::Tenant,
 };
 use crate::{
-    error::{During, Result},
+    error::{During, Error, Result},
     migrations::{Migration, MigrationSet},
 };
 
@@ -70,6 +70,26 @@ pub struct Counts {
     pub by_state: std::collections::BTreeMap<State, i64>,
 }
 
+/// Some tenants in order of id, and where to go on.
+#[derive(Debug)]
+pub struct Page {
+    /// The tenants.
+    pub tenants: Vec<Tenant>,
+    /// The id after which the next page begins; `None`: this was the last.
+    pub next: Option<String>,
+}
+
+impl Page {
+    fn of(rows: &[Row], limit: u32) -> Self {
+        let tenants: Vec<_> = rows.iter().map(Tenant::from_row).collect();
+        let next = tenants
+            .last()
+            .filter(|_| tenants.len() == limit as usize)
+            .map(|tenant| tenant.id.clone());
+        Self { tenants, next }
+    }
+}
+
 /// Asks the questions. Holds the rendered SQL and what of the set it compares with.
 #[derive(Debug, Clone)]
 pub struct Census {
@@ -111,11 +131,21 @@ impl Census {
     /// When the database does not answer.
     pub async fn tenant(&self, client: &Client, id: &str) -> Result<Option<Tenant>> {
         let tail = format!("{TENANT} LIMIT 1");
-        let rows = self.ask(client, Scope::Ids, &tail, &[id]).await;
-        Ok(rows
-            .during(format!("look up tenant {id}"))?
-            .first()
-            .map(Tenant::from_row))
+        match self.ask(client, Scope::Ids, &tail, &[id]).await {
+            Ok(rows) => Ok(rows.first().map(Tenant::from_row)),
+            // A payload that the id's type cannot hold names no tenant.
+            Err(error)
+                if error
+                    .code()
+                    .is_some_and(|code| code.code().starts_with("22")) =>
+            {
+                Ok(None)
+            }
+            Err(source) => Err(Error::Postgres {
+                operation: format!("look up tenant {id}"),
+                source,
+            }),
+        }
     }
 
     /// The tenants with these ids or schemas, in order of id.
@@ -137,23 +167,32 @@ impl Census {
     ///
     /// # Errors
     /// When the database does not answer.
-    pub async fn behind(&self, client: &Client, after: &str, limit: u32) -> Result<Vec<Tenant>> {
+    pub async fn behind(&self, client: &Client, after: &str, limit: u32) -> Result<Page> {
         let sql = self.registry.render(HEAD_CHECK, Scope::All) + &format!("LIMIT {limit}");
         let rows = client
             .query_typed(&sql, &[(&self.head, Type::TEXT), (&after, Type::TEXT)])
             .await
             .during("check the fleet's heads")?;
         let ids: Vec<&str> = rows.iter().map(|row| row.get(0)).collect();
+        let next = ids
+            .last()
+            .filter(|_| ids.len() == limit as usize)
+            .map(|&id| id.to_owned());
         if ids.is_empty() {
-            return Ok(Vec::new());
+            return Ok(Page {
+                tenants: Vec::new(),
+                next,
+            });
         }
         let tail = format!("{TENANT} ORDER BY tenant_id COLLATE \"C\"");
-        let rows = self.ask(client, Scope::Ids, &tail, &ids).await;
-        Ok(rows
-            .during("look up tenants")?
-            .iter()
-            .map(Tenant::from_row)
-            .collect())
+        let rows = self
+            .ask(client, Scope::Ids, &tail, &ids)
+            .await
+            .during("look up tenants")?;
+        Ok(Page {
+            tenants: rows.iter().map(Tenant::from_row).collect(),
+            next,
+        })
     }
 
     /// The full sweep: one page of the tenants that may need something once every schema was looked
@@ -161,7 +200,7 @@ impl Census {
     ///
     /// # Errors
     /// When the database does not answer.
-    pub async fn doubtful(&self, client: &Client, after: &str, limit: u32) -> Result<Vec<Tenant>> {
+    pub async fn doubtful(&self, client: &Client, after: &str, limit: u32) -> Result<Page> {
         let tail = format!(
             "{TENANT}
              WHERE tenant_id COLLATE \"C\" > $5[1]
@@ -169,12 +208,11 @@ impl Census {
                     OR known_name IS DISTINCT FROM name OR known_namespace IS DISTINCT FROM namespace)
              ORDER BY tenant_id COLLATE \"C\" LIMIT {limit}"
         );
-        let rows = self.ask(client, Scope::All, &tail, &[after]).await;
-        Ok(rows
-            .during("scan the fleet")?
-            .iter()
-            .map(Tenant::from_row)
-            .collect())
+        let rows = self
+            .ask(client, Scope::All, &tail, &[after])
+            .await
+            .during("scan the fleet")?;
+        Ok(Page::of(&rows, limit))
     }
 
     /// One page of all tenants, after this id, in order of id; only those of one group when given.
@@ -187,7 +225,7 @@ impl Census {
         states: Option<&[State]>,
         after: &str,
         limit: u32,
-    ) -> Result<Vec<Tenant>> {
+    ) -> Result<Page> {
         let states = states.map_or_else(String::new, |states| {
             let names: Vec<_> = states.iter().map(|state| format!("'{state}'")).collect();
             format!("AND state IN ({})", names.join(", "))
@@ -196,12 +234,11 @@ impl Census {
             "{TENANT} WHERE tenant_id COLLATE \"C\" > $5[1] {states}
              ORDER BY tenant_id COLLATE \"C\" LIMIT {limit}"
         );
-        let rows = self.ask(client, Scope::All, &tail, &[after]).await;
-        Ok(rows
-            .during("list the tenants")?
-            .iter()
-            .map(Tenant::from_row)
-            .collect())
+        let rows = self
+            .ask(client, Scope::All, &tail, &[after])
+            .await
+            .during("list the tenants")?;
+        Ok(Page::of(&rows, limit))
     }
 
     /// The fleet in numbers.

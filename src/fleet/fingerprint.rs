@@ -7,7 +7,7 @@ use tokio_postgres::{Client, GenericClient, types::Type};
 use crate::{
     error::{During, Result},
     migrations::Migration,
-    pg::ident::Ident,
+    pg::ident::{self, Ident},
 };
 
 /// How a schema differs from a fresh one: lines only one of them has.
@@ -51,14 +51,16 @@ pub async fn compare(
     namespace: u32,
     files: &[Migration],
     role: Option<&str>,
+    search_path: &[String],
 ) -> Result<Difference> {
     let transaction = client.transaction().await.during("compare schemas")?;
-    let found = of(&transaction, schema, namespace).await?;
+    let found = of(&transaction, schema, namespace, search_path).await?;
     let scratch = format!("tenantd_scratch_{}", uuid::Uuid::new_v4().simple());
     let what = || "build a fresh schema to compare with".to_owned();
     let mut sql = format!(
-        "SET LOCAL lock_timeout = '1s'; CREATE SCHEMA {name}; SET LOCAL search_path = {name}, public, pg_temp;",
-        name = Ident(&scratch)
+        "SET LOCAL lock_timeout = '1s'; CREATE SCHEMA {name}; SET LOCAL search_path = {path};",
+        name = Ident(&scratch),
+        path = ident::search_path(&scratch, search_path)
     );
     if let Some(role) = role {
         sql.push_str(&format!(
@@ -81,7 +83,7 @@ pub async fn compare(
         .await
         .during(what())?[0]
         .get(0);
-    let expected = of(&transaction, &scratch, oid).await?;
+    let expected = of(&transaction, &scratch, oid, search_path).await?;
     transaction.rollback().await.during("compare schemas")?;
     Ok(Difference {
         extra: found.difference(&expected).cloned().collect(),
@@ -90,12 +92,17 @@ pub async fn compare(
 }
 
 /// The lines of one schema.
-async fn of(client: &impl GenericClient, schema: &str, namespace: u32) -> Result<BTreeSet<String>> {
+async fn of(
+    client: &impl GenericClient,
+    schema: &str,
+    namespace: u32,
+    search_path: &[String],
+) -> Result<BTreeSet<String>> {
     let what = || format!("read the catalog of schema {schema}");
     client
         .batch_execute(&format!(
-            "SET LOCAL search_path = {}, public, pg_temp",
-            Ident(schema)
+            "SET LOCAL search_path = {}",
+            ident::search_path(schema, search_path)
         ))
         .await
         .during(what())?;

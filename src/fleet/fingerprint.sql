@@ -15,7 +15,7 @@ FROM relations r WHERE r.relkind IN ('r', 'p', 'v', 'm', 'S', 'f')
 UNION ALL
 SELECT pg_catalog.format('column %I.%I %s%s%s%s%s', r.relname, a.attname, pg_catalog.format_type(a.atttypid, a.atttypmod),
            CASE WHEN a.attnotnull THEN ' not null' END,
-           CASE WHEN a.attidentity <> '' THEN ' identity ' || a.attidentity END,
+           CASE WHEN a.attidentity <> '' THEN ' identity ' || a.attidentity::text END,
            CASE WHEN a.attgenerated <> '' THEN ' generated' END,
            ' default ' || pg_catalog.pg_get_expr(d.adbin, d.adrelid))
 FROM relations r

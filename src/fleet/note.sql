@@ -14,6 +14,11 @@ WITH seen AS (
     FROM tenantd.tenant t JOIN seen s USING (tenant_id)
     WHERE t.digest IS NOT DISTINCT FROM s.digest AND t.state IS NOT DISTINCT FROM s.known_state
       AND (s.claim = 1 OR s.schema IS NULL)
+      -- What is known already is not written again.
+      AND (t.state <> s.state OR t.schema IS DISTINCT FROM s.schema OR t.name IS DISTINCT FROM s.name
+           OR t.error IS DISTINCT FROM coalesce(s.problem, t.error)
+           OR t.namespace IS DISTINCT FROM s.namespace
+              AND s.state IN ('current', 'ahead', 'behind', 'blocked', 'failed', 'quarantined'))
     ORDER BY t.tenant_id
     FOR NO KEY UPDATE OF t SKIP LOCKED
 ), changed AS (

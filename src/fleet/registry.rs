@@ -170,7 +170,7 @@ pub async fn columns(
 ) -> Result<Vec<(String, String)>> {
     let rows = client
         .query_typed(
-            "SELECT a.attname::text, pg_catalog.format_type(a.atttypid, NULL)
+            "SELECT a.attname::text, pg_catalog.format_type(a.atttypid, a.atttypmod)
              FROM pg_catalog.pg_attribute a
              WHERE a.attrelid = pg_catalog.to_regclass($1) AND a.attnum > 0 AND NOT a.attisdropped
              ORDER BY a.attnum",

@@ -124,9 +124,7 @@ impl Report {
             .copied()
             .filter(|state| state.group() == Group::NeedsPerson)
             .collect();
-        let mut attention = census.page(client, Some(&needy), "", ATTENTION + 1).await?;
-        let attention_truncated = attention.len() > ATTENTION as usize;
-        attention.truncate(ATTENTION as usize);
+        let attention = census.page(client, Some(&needy), "", ATTENTION).await?;
         let reports = |tenants: &[Tenant]| -> Vec<_> {
             tenants
                 .iter()
@@ -141,10 +139,10 @@ impl Report {
                 let mut after = String::new();
                 loop {
                     let page = census.page(client, None, &after, PAGE).await?;
-                    all.extend(reports(&page));
-                    match page.last() {
-                        Some(last) if page.len() == PAGE as usize => after.clone_from(&last.id),
-                        _ => break Some(all),
+                    all.extend(reports(&page.tenants));
+                    match page.next {
+                        Some(next) => after = next,
+                        None => break Some(all),
                     }
                 }
             }
@@ -155,8 +153,8 @@ impl Report {
             database: database.to_owned(),
             head: release.head().version.clone(),
             counts,
-            attention: reports(&attention),
-            attention_truncated,
+            attention: reports(&attention.tenants),
+            attention_truncated: attention.next.is_some(),
             tenants,
             daemons: daemons
                 .iter()

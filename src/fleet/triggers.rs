@@ -57,7 +57,8 @@ pub(super) async fn configured(client: &Client, config: &Config) -> Result<Vec<T
             events: format!("INSERT{update}"),
         });
     }
-    for trigger in &triggers {
+    let mut fitting = Vec::new();
+    for trigger in triggers {
         let known = columns(client, &trigger.table).await?;
         let updates = config
             .logins
@@ -74,8 +75,28 @@ pub(super) async fn configured(client: &Client, config: &Config) -> Result<Vec<T
                 )));
             }
         }
+        if is_table(client, &trigger.table).await? {
+            fitting.push(trigger);
+        } else {
+            tracing::warn!(
+                "{} is no table, so it gets no trigger: NOTIFY {} from the application, or wait for the sweep",
+                trigger.table,
+                trigger.channel
+            );
+        }
     }
-    Ok(triggers)
+    Ok(fitting)
+}
+
+async fn is_table(client: &Client, table: &QualifiedName) -> Result<bool> {
+    let rows = client
+        .query_typed(
+            "SELECT relkind IN ('r', 'p') FROM pg_catalog.pg_class WHERE oid = pg_catalog.to_regclass($1)",
+            &[(&quoted_table(table), Type::TEXT)],
+        )
+        .await
+        .during(format!("look up table {table}"))?;
+    Ok(rows.first().is_some_and(|row| row.get(0)))
 }
 
 impl Trigger {

@@ -49,6 +49,23 @@ pub fn text_array<'a>(items: impl IntoIterator<Item = &'a str>) -> String {
     format!("ARRAY[{}]::pg_catalog.text[]", items.join(","))
 }
 
+/// A `search_path` of quoted entries, `{schema}` standing for the tenant's; `pg_temp` comes last, or it
+/// would come first without being named.
+pub fn search_path(schema: &str, entries: &[String]) -> String {
+    let mut path: Vec<String> = entries
+        .iter()
+        .map(|entry| {
+            if entry == "{schema}" {
+                Ident(schema).to_string()
+            } else {
+                Ident(entry).to_string()
+            }
+        })
+        .collect();
+    path.push("pg_temp".into());
+    path.join(", ")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -116,7 +116,7 @@ fn describe(release: &Release, tenant: &Tenant, error: &ApplyError, seen: &watch
     let mut text = format!("{what}: {}", explain(&error.source));
     if let Some(held) = seen.held {
         text.push_str(&format!(
-            "; cancelled because it held a lock that others wait behind for {:.1} s: split the file, or allow \
+            "; cancelled because it held a lock that blocks the application for {:.1} s: split the file, or allow \
              more with a first line `-- tenantd: max_hold=30s`",
             held.as_secs_f64()
         ));

@@ -16,7 +16,7 @@ use tokio_postgres::error::ErrorPosition;
 use crate::{
     fleet::{Release, Tenant},
     migrations::{Migration, Plan},
-    pg::ident::{Ident, Literal, Nullable, text_array},
+    pg::ident::{Ident, Literal, Nullable, search_path, text_array},
 };
 
 /// How files are run, for all tenants alike.
@@ -333,20 +333,4 @@ fn namespace(tenant: &Tenant) -> String {
     tenant
         .namespace
         .map_or_else(|| "NULL".into(), |oid| oid.to_string())
-}
-
-fn search_path(schema: &str, entries: &[String]) -> String {
-    let mut path: Vec<String> = entries
-        .iter()
-        .map(|entry| {
-            if entry == "{schema}" {
-                Ident(schema).to_string()
-            } else {
-                Ident(entry).to_string()
-            }
-        })
-        .collect();
-    // Last, or it would come first without being named.
-    path.push("pg_temp".into());
-    path.join(", ")
 }

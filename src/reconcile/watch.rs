@@ -32,7 +32,7 @@ pub async fn watch(
     seen: &mut Seen,
 ) {
     let mut looks = interval_at(Instant::now() + FIRST, EVERY);
-    let mut holding_since: Option<Instant> = None;
+    let mut holding: Option<(Option<String>, Instant)> = None;
     loop {
         looks.tick().await;
         let Ok(Some((blocker, holds))) = timeout(EVERY * 10, look(pool, pid)).await else {
@@ -41,35 +41,42 @@ pub async fn watch(
         if blocker.is_some() {
             seen.blocker = blocker;
         }
-        if !holds {
-            holding_since = None;
-            continue;
-        }
-        let since = *holding_since.get_or_insert_with(Instant::now);
-        if since.elapsed() >= max_hold && cancel.cancel_query(NoTls).await.is_ok() {
+        // Locks end with their transaction: the next file's start a count of their own.
+        holding = holds.map(|transaction| match holding.take() {
+            Some((same, since)) if same == transaction => (same, since),
+            _ => (transaction, Instant::now()),
+        });
+        if let Some((_, since)) = &holding
+            && since.elapsed() >= max_hold
+            && matches!(
+                timeout(EVERY * 10, cancel.cancel_query(NoTls)).await,
+                Ok(Ok(()))
+            )
+        {
             seen.held = Some(since.elapsed());
         }
     }
 }
 
-/// Tables that exist outside the watched transaction are those this session sees in pg_class.
-async fn look(pool: &Pool, pid: i32) -> Option<(Option<String>, bool)> {
+/// The blocker in words, and the transaction (by its start) that holds a strong lock on a table that exists
+/// outside of it: those are the ones this session sees in pg_class.
+async fn look(pool: &Pool, pid: i32) -> Option<(Option<String>, Option<Option<String>>)> {
     let client = pool.get().await.ok()?;
     let rows = client
         .query_typed(
-            "SELECT (SELECT pg_catalog.format('process %s (%s, user %s) whose transaction is %s old', a.pid,
+            "SELECT (SELECT pg_catalog.format('process %s (%s, user %s), in a transaction since %s', a.pid,
                          coalesce(nullif(a.application_name, ''), 'unnamed'), a.usename,
-                         coalesce(pg_catalog.date_trunc('milliseconds',
-                             pg_catalog.clock_timestamp() - a.xact_start)::text, 'of unknown age'))
+                         coalesce(pg_catalog.date_trunc('milliseconds', a.xact_start)::text, 'an unknown time'))
                      FROM pg_catalog.pg_stat_activity a
                      WHERE a.pid = ANY (pg_catalog.pg_blocking_pids($1)) ORDER BY a.xact_start LIMIT 1),
                     EXISTS (SELECT FROM pg_catalog.pg_locks l JOIN pg_catalog.pg_class c ON c.oid = l.relation
                             WHERE l.pid = $1 AND l.granted AND l.locktype = 'relation' AND c.relkind IN ('r', 'p', 'm')
-                              AND l.mode IN ('ShareLock', 'ShareRowExclusiveLock', 'ExclusiveLock', 'AccessExclusiveLock'))",
+                              AND l.mode IN ('ShareLock', 'ShareRowExclusiveLock', 'ExclusiveLock', 'AccessExclusiveLock')),
+                    (SELECT a.xact_start::text FROM pg_catalog.pg_stat_activity a WHERE a.pid = $1)",
             &[(&pid, Type::INT4)],
         )
         .await
         .ok()?;
     let row = rows.first()?;
-    Some((row.get(0), row.get(1)))
+    Some((row.get(0), row.get::<_, bool>(1).then(|| row.get(2))))
 }
