@@ -255,7 +255,7 @@ fn a_missing_file_is_named() {
     let error = Config::load_from(Some(path), HashMap::new(), Vec::new()).unwrap_err();
     assert_eq!(
         error.to_string(),
-        "read configuration file /nonexistent/tenantd.toml"
+        "read configuration file /nonexistent/tenantd.toml: No such file or directory (os error 2)"
     );
     assert!(std::error::Error::source(&error).is_some());
 }
