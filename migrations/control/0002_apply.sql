@@ -43,6 +43,8 @@ DECLARE
     v_key       bigint;
     v_namespace oid := (SELECT n.oid FROM pg_catalog.pg_namespace n WHERE n.nspname = p_schema::name);
     v_outside   text;
+    v_home      oid;
+    v_before    refcursor := 'tenantd_before';
     v_version   text := p_versions[pg_catalog.cardinality(p_versions)];
 BEGIN
     IF pg_catalog.current_setting('tenantd.guard', true) IS DISTINCT FROM p_schema THEN
@@ -64,10 +66,18 @@ BEGIN
         WHERE l.pid = pg_catalog.pg_backend_pid() AND l.locktype = 'relation' AND l.mode = 'AccessExclusiveLock'
           AND c.relnamespace <> v_namespace AND n.nspname NOT IN ('pg_toast', 'pg_catalog')
         LIMIT 1;
-        IF FOUND THEN
-            RAISE EXCEPTION 'the migration created or altered % outside its schema', v_outside
+        IF NOT FOUND THEN
+            -- What was dropped is in no catalog any more; the cursor still sees the names of before.
+            LOOP
+                FETCH v_before INTO v_home, v_outside;
+                EXIT WHEN NOT FOUND OR v_home <> v_namespace;
+            END LOOP;
+        END IF;
+        IF v_outside IS NOT NULL THEN
+            RAISE EXCEPTION 'the migration created, altered or dropped % outside its schema', v_outside
                 USING ERRCODE = 'TD003';
         END IF;
+        CLOSE v_before;
     END IF;
 
     INSERT INTO tenantd.tenant AS t (tenant_id, schema, name, namespace, version, digest, state, migrated_at)

@@ -8,7 +8,7 @@ use super::{registry, triggers};
 use crate::{
     config::Config,
     error::{During, Error, Result},
-    pg::ident::Ident,
+    pg::ident::{Ident, Literal},
 };
 
 /// The versions of the control schema, oldest first.
@@ -129,7 +129,10 @@ pub async fn install_sql(client: &Client, config: &Config, role: Option<&str>) -
             sql.push_str(FOUNDATION);
         }
         sql.push_str(text);
-        sql.push('\n');
+        sql.push_str(&format!(
+            "\nINSERT INTO tenantd.control (version, name) VALUES ({version}, {});\n",
+            Literal(name)
+        ));
     }
     for (what, grant) in role.map_or_else(Vec::new, |role| grants(config, role)) {
         sql.push_str(&format!("-- {what}\n{grant};\n"));
@@ -225,7 +228,7 @@ fn grants(config: &Config, role: &str) -> Vec<(String, String)> {
             "grant new schemas",
             format!(
                 "DO $$ BEGIN EXECUTE pg_catalog.format('GRANT CREATE ON DATABASE %I TO %I', pg_catalog.current_database(), {}); END $$",
-                crate::pg::ident::Literal(role.0)
+                Literal(role.0)
             ),
         ),
     ];

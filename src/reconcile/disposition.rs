@@ -53,8 +53,10 @@ fn classify(code: &str, message: &str, schema: Option<&str>) -> Kind {
         _ => match &code[..2] {
             "08" | "40" => Kind::Transient,
             "57" if code.starts_with("57P0") => Kind::Transient,
-            // Data, constraint, syntax, missing or duplicate object, wrong object state, limits.
-            "22" | "23" | "42" | "0A" | "2B" | "3F" | "25" | "44" | "P0" => Kind::Terminal,
+            // Data, constraint, syntax, missing or duplicate object, wrong object state, limits; too many
+            // rows, cursors, COMMIT in a procedure, errors of routines.
+            "22" | "23" | "42" | "0A" | "2B" | "3F" | "25" | "44" | "P0" | "21" | "24" | "27"
+            | "2D" | "2F" | "34" | "38" | "39" => Kind::Terminal,
             _ => Kind::Unknown,
         },
     }
@@ -150,6 +152,13 @@ mod tests {
             ),
             ("23505", "duplicate key", Some("tenant_1"), Kind::Terminal),
             ("42601", "syntax error", None, Kind::Terminal),
+            (
+                "2D000",
+                "invalid transaction termination",
+                None,
+                Kind::Terminal,
+            ),
+            ("21000", "more than one row returned", None, Kind::Terminal),
             ("53100", "disk full", None, Kind::Server),
             ("58030", "could not read block", None, Kind::Unknown),
         ] {

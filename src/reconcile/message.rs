@@ -19,6 +19,15 @@ use crate::{
     pg::ident::{Ident, Literal, Nullable, search_path, text_array},
 };
 
+/// Opened before files that hold code we cannot read, fetched by `tenantd.record`: the locks of the
+/// moment of fetching, with the names of the moment of opening. So it tells of dropped tables too.
+const BEFORE: &str = "DECLARE tenantd_before NO SCROLL CURSOR FOR \
+     SELECT c.relnamespace, pg_catalog.format('%I.%I', n.nspname, c.relname) \
+     FROM pg_catalog.pg_locks l JOIN pg_catalog.pg_class c ON c.oid = l.relation \
+     JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
+     WHERE l.pid = pg_catalog.pg_backend_pid() AND l.locktype = 'relation' AND l.mode = 'AccessExclusiveLock' \
+     AND n.nspname NOT IN ('pg_toast', 'pg_catalog')";
+
 /// How files are run, for all tenants alike.
 #[derive(Debug, Clone)]
 pub struct Settings {
@@ -93,6 +102,9 @@ impl Message {
             let files = plan.files(&release.set, transaction);
             let create = plan.create_schema && index == 0;
             message.open(tenant, settings, envelope, digest, create);
+            if files.iter().any(|file| file.opaque) {
+                message.ours(BEFORE, 1);
+            }
             for file in files {
                 message.file(file);
             }
