@@ -73,6 +73,16 @@ BEGIN
                 EXIT WHEN NOT FOUND OR v_home <> v_namespace;
             END LOOP;
         END IF;
+        IF v_outside IS NULL THEN
+            -- Functions and schemas are made without a lock that shows; their catalog rows are of this transaction.
+            SELECT o.what INTO v_outside FROM (
+                SELECT 'function ' || p.oid::pg_catalog.regprocedure::text AS what FROM pg_catalog.pg_proc p
+                WHERE p.xmin = pg_catalog.pg_current_xact_id()::pg_catalog.xid AND p.pronamespace <> v_namespace
+                UNION ALL
+                SELECT 'schema ' || n.nspname FROM pg_catalog.pg_namespace n
+                WHERE n.xmin = pg_catalog.pg_current_xact_id()::pg_catalog.xid AND n.oid <> v_namespace
+            ) o LIMIT 1;
+        END IF;
         IF v_outside IS NOT NULL THEN
             RAISE EXCEPTION 'the migration created, altered or dropped % outside its schema', v_outside
                 USING ERRCODE = 'TD003';

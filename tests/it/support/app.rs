@@ -3,19 +3,18 @@
 use std::{
     fs::{self, File},
     path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
+    process::{Command, Stdio},
     sync::atomic::{AtomicU32, Ordering},
-    time::{Duration, Instant},
 };
 
 use tokio_postgres::Client;
 
-use super::database::TestDb;
+use super::{
+    daemon::{Daemon, FULL_SWEEPS, HEAD_SWEEPS, Heard, until},
+    database::TestDb,
+};
 
-/// Generous: only a hang reaches it.
-const LIMIT: Duration = Duration::from_secs(30);
 static NUMBER: AtomicU32 = AtomicU32::new(0);
-
 /// A database with the tables `public.tenants (id bigint, name, schema)` and `public.logins (id, tenant_id, at)`,
 /// a migration directory and a configuration file.
 pub struct App {
@@ -31,12 +30,6 @@ pub struct Ran {
     pub code: i32,
     pub stdout: String,
     pub stderr: String,
-}
-
-/// A running `tenantd run`, killed on drop.
-pub struct Daemon {
-    child: Child,
-    log: PathBuf,
 }
 
 impl App {
@@ -114,6 +107,75 @@ impl App {
             .unwrap();
     }
 
+    /// Inserts a tenant without any trigger, as a restore or a replication does.
+    pub async fn silent_tenant(&self, id: i64) {
+        self.sql
+            .batch_execute(&format!(
+                "BEGIN; SET LOCAL session_replication_role = replica; \
+                 INSERT INTO public.tenants (id, name) VALUES ({id}, 'n{id}'); COMMIT"
+            ))
+            .await
+            .unwrap();
+    }
+
+    /// Several statements of the application's.
+    pub async fn run(&self, sql: &str) {
+        self.sql
+            .batch_execute(sql)
+            .await
+            .unwrap_or_else(|error| panic!("{sql}: {error:?}"));
+    }
+
+    /// Adds a line to the section of the configuration file that begins so.
+    pub fn configure_in(&self, section: &str, line: &str) {
+        let text = fs::read_to_string(self.config()).unwrap();
+        let head = format!("[{section}]\n");
+        assert!(text.contains(&head), "{text}");
+        fs::write(
+            self.config(),
+            text.replace(&head, &format!("{head}{line}\n")),
+        )
+        .unwrap();
+    }
+
+    /// Connects tenantd as this role from now on.
+    pub fn connect_as(&self, role: &str) {
+        let text = fs::read_to_string(self.config()).unwrap();
+        fs::write(
+            self.config(),
+            text.replace("user=postgres", &format!("user={role}")),
+        )
+        .unwrap();
+    }
+
+    /// Waits until the ledger says that these tenants are at head.
+    pub async fn all_ready(&self, daemon: &Daemon, ids: impl IntoIterator<Item = i64>) {
+        let ids: Vec<_> = ids.into_iter().map(|id| format!("'{id}'")).collect();
+        let sql = format!(
+            "SELECT count(*) FROM unnest(ARRAY[{}]) id WHERE NOT tenantd.ready(id)",
+            ids.join(",")
+        );
+        until("all tenants to be ready", async || {
+            let lag = self.ask(&sql).await;
+            (lag == "0", format!("{lag} are not:\n{}", daemon.log()))
+        })
+        .await;
+    }
+
+    /// Waits until `status` tells this state and version of a tenant.
+    pub async fn becomes(&self, daemon: &Daemon, tenant: &str, state: &str) {
+        until(&format!("tenant {tenant} to be {state}"), async || {
+            let seen = self.state(tenant).await;
+            (seen == state, format!("{seen}:\n{}", daemon.log()))
+        })
+        .await;
+    }
+
+    /// Hears what is notified on a channel from now on.
+    pub async fn listen(&self, channel: &str) -> Heard {
+        Heard::new(&self.db.conninfo, channel).await
+    }
+
     /// Somebody logs in.
     pub async fn login(&self, id: i64) {
         self.sql
@@ -183,18 +245,43 @@ impl App {
         daemon
     }
 
+    /// Starts a daemon that sweeps no more once this returns: whatever happens is an event's doing.
+    pub async fn quiet_daemon(&self) -> Daemon {
+        let daemon = self.start_with(&[
+            "--set",
+            "sweep.interval=1h",
+            "--set",
+            "sweep.full_interval=1h",
+        ]);
+        until("the daemon to be at rest", async || {
+            // The sweeps of the start: the two timers' first ticks, and the one after LISTEN.
+            let rest = daemon.get("/readyz").await.0 == 200
+                && daemon.metric(HEAD_SWEEPS).await >= 2.0
+                && daemon.metric(FULL_SWEEPS).await >= 1.0;
+            (rest, daemon.log())
+        })
+        .await;
+        daemon
+    }
+
     /// Starts the daemon.
     pub fn start(&self) -> Daemon {
+        self.start_with(&[])
+    }
+
+    /// Starts the daemon with further arguments.
+    pub fn start_with(&self, arguments: &[&str]) -> Daemon {
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let log = self.dir.join(format!("daemon-{number}.log"));
         let child = self
             .command(&["run", "--set", "log.level=debug"])
+            .args(arguments)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(File::create(&log).unwrap())
             .spawn()
             .unwrap();
-        Daemon { child, log }
+        Daemon::new(child, log)
     }
 }
 
@@ -221,107 +308,6 @@ impl Ran {
     pub fn json(&self) -> serde_json::Value {
         serde_json::from_str(&self.stdout)
             .unwrap_or_else(|error| panic!("{error}: {}", self.stdout))
-    }
-}
-
-impl Daemon {
-    pub fn pid(&self) -> u32 {
-        self.child.id()
-    }
-
-    pub fn log(&self) -> String {
-        fs::read_to_string(&self.log).unwrap_or_default()
-    }
-
-    /// Sends a signal by name: `TERM`, `HUP`, `USR1`, `KILL`, `STOP`, `CONT`.
-    pub fn signal(&self, name: &str) {
-        let status = Command::new("kill")
-            .arg(format!("-{name}"))
-            .arg(self.pid().to_string())
-            .status()
-            .unwrap();
-        assert!(status.success());
-    }
-
-    /// Waits for its end; the exit code.
-    pub async fn ended(&mut self) -> i32 {
-        let start = Instant::now();
-        loop {
-            if let Some(status) = self.child.try_wait().unwrap() {
-                return status.code().unwrap_or(-1);
-            }
-            assert!(start.elapsed() < LIMIT, "it still runs:\n{}", self.log());
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-    }
-
-    /// The address of its HTTP endpoints, once it serves them.
-    fn address(&self) -> Option<String> {
-        let log = self.log();
-        let (_, rest) = log.split_once("serving http://")?;
-        Some(rest.split('/').next()?.to_owned())
-    }
-
-    /// Status and body of a GET; 0 where nobody answers.
-    pub async fn get(&self, path: &str) -> (u16, String) {
-        use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-        let Some(address) = self.address() else {
-            return (0, String::new());
-        };
-        let Ok(mut stream) = tokio::net::TcpStream::connect(&address).await else {
-            return (0, String::new());
-        };
-        let request =
-            format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
-        let mut answer = String::new();
-        if stream.write_all(request.as_bytes()).await.is_err()
-            || stream.read_to_string(&mut answer).await.is_err()
-        {
-            return (0, String::new());
-        }
-        let code = answer
-            .split(' ')
-            .nth(1)
-            .and_then(|code| code.parse().ok())
-            .unwrap_or(0);
-        (
-            code,
-            answer
-                .split_once("\r\n\r\n")
-                .map(|(_, body)| body.to_owned())
-                .unwrap_or_default(),
-        )
-    }
-
-    /// The value of one series of `/metrics`, by its beginning.
-    pub async fn metric(&self, series: &str) -> f64 {
-        let (_, text) = self.get("/metrics").await;
-        let line = text.lines().find(|line| line.starts_with(series));
-        line.and_then(|line| line.rsplit(' ').next()?.parse().ok())
-            .unwrap_or(f64::NAN)
-    }
-}
-
-impl Drop for Daemon {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-/// Waits for a state; `look` tells whether it holds and what it saw, for the message when it never does.
-pub async fn until<F: AsyncFnMut() -> (bool, String)>(what: &str, mut look: F) {
-    let start = Instant::now();
-    loop {
-        let (holds, seen) = look().await;
-        if holds {
-            return;
-        }
-        assert!(
-            start.elapsed() < LIMIT,
-            "waited in vain for {what}; last seen: {seen}"
-        );
-        tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
 

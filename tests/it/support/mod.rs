@@ -2,11 +2,15 @@
 #![allow(
     unreachable_pub,
     dead_code,
-    reason = "not every scenario uses every helper"
+    unused_imports,
+    clippy::unwrap_used,
+    reason = "tests panic, and not every scenario uses every helper"
 )]
 
 pub mod app;
+pub mod daemon;
 pub mod database;
 pub mod postgres;
 
-pub use app::{App, Daemon, Ran, until};
+pub use app::{App, Ran};
+pub use daemon::{Daemon, Heard, until};

@@ -1,0 +1,184 @@
+//! The application works on while its tables are migrated.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, AtomicU32, Ordering},
+};
+
+use tokio_postgres::Client;
+
+use crate::support::{App, until};
+
+const FAST: &str = "[retry]\ninitial = \"100ms\"\nmax = \"300ms\"";
+
+async fn current(hint: &str, tenants: i64) -> App {
+    let app = App::new(hint).await;
+    for id in 1..=tenants {
+        app.tenant(id).await;
+    }
+    app.tenantd(&["migrate", "--all"]).ok();
+    app
+}
+
+/// Writes to a tenant's table until told to stop; ends with how often it did.
+fn customer(
+    client: Client,
+    stop: Arc<AtomicBool>,
+    rows: Arc<AtomicU32>,
+) -> tokio::task::JoinHandle<Result<(), tokio_postgres::Error>> {
+    tokio::spawn(async move {
+        while !stop.load(Ordering::Relaxed) {
+            let id = i64::from(rows.fetch_add(1, Ordering::Relaxed));
+            client
+                .execute(
+                    "INSERT INTO tenant_1.items (id, label) VALUES ($1, 'x')",
+                    &[&id],
+                )
+                .await?;
+        }
+        Ok(())
+    })
+}
+
+#[tokio::test]
+async fn a_lock_of_the_applications_blocks_the_tenant_alone_and_names_who_holds_it() {
+    let app = current("blocked", 3).await;
+    app.configure(FAST);
+    let holder = app.db.connect().await;
+    holder
+        .batch_execute("SET application_name = 'shop'; BEGIN; SELECT count(*) FROM tenant_1.items")
+        .await
+        .unwrap();
+    let pid = holder
+        .query_one("SELECT pg_backend_pid()", &[])
+        .await
+        .unwrap()
+        .get::<_, i32>(0);
+    let (stop, rows) = (Arc::new(AtomicBool::new(false)), Arc::default());
+    let customer = customer(app.db.connect().await, Arc::clone(&stop), Arc::clone(&rows));
+    app.migration("0003_note.sql", "ALTER TABLE items ADD COLUMN note text;");
+    let daemon = app.daemon().await;
+    app.becomes(&daemon, "1", "blocked 0002").await;
+    app.all_ready(&daemon, [2, 3]).await;
+    until("a second attempt", async || {
+        let attempts = app
+            .ask("SELECT attempts FROM tenantd.tenant WHERE tenant_id = '1'")
+            .await;
+        (attempts.parse::<u32>().unwrap() >= 2, daemon.log())
+    })
+    .await;
+    let report = app
+        .tenantd(&["status", "1", "--output", "json"])
+        .ok()
+        .json();
+    let error = report["tenants"][0]["error"].as_str().unwrap();
+    assert!(
+        error.contains("0003_note.sql:1: ")
+            && error.contains(&format!("waited for process {pid} (shop, user postgres)")),
+        "{error}"
+    );
+    let flags =
+        "SELECT concat_ws(' ', tenantd.ready('1'), tenantd.ready('1', '0002'), tenantd.wakes('1'))";
+    assert_eq!(app.ask(flags).await, "f t f");
+    // A login spends no attempt.
+    app.login(1).await;
+    assert_eq!(daemon.events("dashboard_login", "queued").await, 0.0);
+    let before = rows.load(Ordering::Relaxed);
+    until("the customer to go on writing", async || {
+        (rows.load(Ordering::Relaxed) > before, daemon.log())
+    })
+    .await;
+    holder.batch_execute("COMMIT").await.unwrap();
+    app.becomes(&daemon, "1", "current 0003").await;
+    stop.store(true, Ordering::Relaxed);
+    customer
+        .await
+        .unwrap()
+        .expect("the application never fails because of us");
+    assert_eq!(
+        app.ask("SELECT concat(error, attempts) FROM tenantd.tenant WHERE tenant_id = '1'")
+            .await,
+        "0"
+    );
+}
+
+#[tokio::test]
+async fn of_a_deadlock_with_the_application_tenantd_is_the_victim() {
+    let app = current("deadlock", 1).await;
+    app.configure(FAST);
+    app.migration(
+        "0003_both.sql",
+        "ALTER TABLE items ADD COLUMN a int;\nSELECT pg_sleep(0.5);\nALTER TABLE notes ADD COLUMN a int;",
+    );
+    let other = app.db.connect().await;
+    other
+        .batch_execute("BEGIN; SELECT count(*) FROM tenant_1.notes")
+        .await
+        .unwrap();
+    let daemon = app.daemon().await;
+    until("the migration to hold its first lock", async || {
+        let held = app
+            .ask("SELECT count(*) FROM pg_locks WHERE relation = 'tenant_1.items'::regclass AND mode = 'AccessExclusiveLock' AND granted")
+            .await;
+        (held == "1", daemon.log())
+    })
+    .await;
+    other
+        .batch_execute("SELECT count(*) FROM tenant_1.items; COMMIT")
+        .await
+        .expect("the application wins");
+    app.becomes(&daemon, "1", "current 0003").await;
+}
+
+#[tokio::test]
+async fn a_file_that_holds_a_lock_too_long_is_cancelled_unless_its_marker_allows_it() {
+    const SLOW: &str = "ALTER TABLE items ADD COLUMN note text;\nSELECT pg_sleep(1.5);\n";
+    let app = current("max_hold", 1).await;
+    app.configure("[locks]\nmax_hold = \"300ms\"");
+    app.migration("0003_slow.sql", SLOW);
+    let daemon = app.daemon().await;
+    app.becomes(&daemon, "1", "quarantined 0002").await;
+    let error = app.ask("SELECT error FROM tenantd.tenant").await;
+    assert!(
+        error.contains("0003_slow.sql:2: ")
+            && error.contains("-- tenantd: max_hold=")
+            && error.contains("57014"),
+        "{error}"
+    );
+    assert_eq!(
+        app.ask("SELECT count(*) FROM information_schema.columns WHERE column_name = 'note'")
+            .await,
+        "0"
+    );
+    // A new tenant has no table that anybody could wait for.
+    app.tenant(2).await;
+    app.becomes(&daemon, "2", "current 0003").await;
+    app.migration(
+        "0003_slow.sql",
+        &format!("-- tenantd: max_hold=30s\n{SLOW}"),
+    );
+    daemon.signal("HUP");
+    app.becomes(&daemon, "1", "current 0003").await;
+}
+
+#[tokio::test]
+async fn a_migration_of_another_session_is_waited_for_and_not_repeated() {
+    let app = current("busy", 1).await;
+    app.migration("0003_tags.sql", "CREATE TABLE tags (id bigint)");
+    let other = app.db.connect().await;
+    other
+        .batch_execute(
+            "BEGIN; SELECT pg_advisory_xact_lock(hashtextextended('tenantd:tenant_1', 0))",
+        )
+        .await
+        .unwrap();
+    let daemon = app.daemon().await;
+    until("it to find the schema busy", async || {
+        let busy = daemon.reconciles("sweep", "busy").await;
+        (busy >= 1.0, daemon.log())
+    })
+    .await;
+    assert_eq!(app.state("1").await, "behind 0002", "that is no failure");
+    other.batch_execute("ROLLBACK").await.unwrap();
+    app.becomes(&daemon, "1", "current 0003").await;
+}

@@ -1,0 +1,189 @@
+//! What is found without any event, and what the daemon is asked for.
+
+use crate::support::{
+    App,
+    daemon::{FULL_SWEEPS, HEAD_SWEEPS},
+    until,
+};
+
+#[tokio::test]
+async fn without_any_notification_every_tenant_is_current_one_sweep_later() {
+    let app = App::new("no_notify").await;
+    let daemon = app.daemon().await;
+    for id in 1..=20 {
+        app.silent_tenant(id).await;
+    }
+    app.all_ready(&daemon, 1..=20).await;
+    for channel in ["tenant_inserted", "dashboard_login", "tenantd_wake"] {
+        assert_eq!(daemon.events(channel, "queued").await, 0.0);
+    }
+    assert_eq!(app.state("20").await, "current 0002");
+}
+
+#[tokio::test]
+async fn a_signal_and_a_command_make_it_look_at_once() {
+    let app = App::new("at_once").await;
+    let daemon = app.quiet_daemon().await;
+    app.silent_tenant(1).await;
+    daemon.signal("USR1");
+    app.all_ready(&daemon, [1]).await;
+    let sweeps = daemon.metric(FULL_SWEEPS).await;
+    assert!(sweeps >= 2.0, "{sweeps}");
+    app.silent_tenant(2).await;
+    let ran = app.tenantd(&["sweep"]).ok();
+    assert!(ran.stdout.contains("asked for a sweep"), "{}", ran.stdout);
+    assert_eq!(ran.stderr, "", "a tenantd is running");
+    app.all_ready(&daemon, [2]).await;
+    assert_eq!(daemon.metric(HEAD_SWEEPS).await, 2.0, "only full ones");
+    assert_eq!(
+        app.ask("SELECT count(*) FROM tenantd.request WHERE taken_at IS NULL")
+            .await,
+        "0"
+    );
+}
+
+#[tokio::test]
+async fn the_gauges_show_the_four_numbers() {
+    let app = App::new("gauges").await;
+    let daemon = app.quiet_daemon().await;
+    // Held, so that they stay as they are: one with tables, one without, one without a schema.
+    app.tenant(1).await;
+    app.tenant(2).await;
+    app.all_ready(&daemon, [1, 2]).await;
+    app.run(
+        "INSERT INTO tenantd.tenant (tenant_id, schema, state, held_by)
+         VALUES ('3', 'tenant_3', 'held', 'test'), ('4', 'tenant_4', 'held', 'test');
+         CREATE SCHEMA tenant_3",
+    )
+    .await;
+    app.silent_tenant(3).await;
+    app.silent_tenant(4).await;
+    daemon.signal("USR1");
+    until("the gauges to follow", async || {
+        let mut seen = Vec::new();
+        for name in [
+            "tenants{",
+            "schemas_existing",
+            "schemas_with_tables",
+            "schemas_without_tables",
+            "tenants_by_state{database=\"main\",state=\"current\"}",
+            "tenants_by_state{database=\"main\",state=\"held\"}",
+            "tenants_by_state{database=\"main\",state=\"lost\"}",
+        ] {
+            seen.push(daemon.metric(&format!("tenantd_{name}")).await);
+        }
+        (
+            seen == [4.0, 3.0, 2.0, 1.0, 2.0, 2.0, 0.0],
+            format!("{seen:?}\n{}", daemon.log()),
+        )
+    })
+    .await;
+    let counts = app.tenantd(&["status", "--output", "json"]).ok().json()["counts"].clone();
+    for (name, count) in [
+        ("tenants", 4),
+        ("schemas_existing", 3),
+        ("schemas_with_tables", 2),
+        ("schemas_without_tables", 1),
+    ] {
+        assert_eq!(counts[name], count, "{name}");
+    }
+}
+
+#[tokio::test]
+async fn the_schema_of_a_deleted_tenant_stays_as_an_orphan() {
+    let app = App::new("orphan").await;
+    let daemon = app.daemon().await;
+    for id in [1, 2] {
+        app.tenant(id).await;
+    }
+    app.all_ready(&daemon, [1, 2]).await;
+    app.run("INSERT INTO tenant_1.items VALUES (1, 'precious'); DELETE FROM public.tenants WHERE id = 1")
+        .await;
+    until("the orphan to be noticed", async || {
+        let state = app
+            .ask("SELECT state FROM tenantd.tenant WHERE tenant_id = '1'")
+            .await;
+        (state == "orphan", state)
+    })
+    .await;
+    assert_eq!(
+        app.ask("SELECT label FROM tenant_1.items").await,
+        "precious"
+    );
+    assert_eq!(app.ask("SELECT tenantd.ready('1')").await, "f");
+    assert_eq!(
+        app.ask("SELECT string_agg(id, ',') FROM tenantd.status")
+            .await,
+        "2"
+    );
+    // It comes back with its data.
+    app.tenant(1).await;
+    app.all_ready(&daemon, [1]).await;
+    assert_eq!(
+        app.ask("SELECT label FROM tenant_1.items").await,
+        "precious"
+    );
+    assert_eq!(
+        app.ask("SELECT count(*) FROM tenantd.applied a JOIN tenantd.tenant t ON t.id = a.tenant WHERE t.tenant_id = '1'")
+            .await,
+        "2",
+        "nothing was applied twice"
+    );
+}
+
+#[tokio::test]
+async fn what_was_asked_for_while_no_daemon_ran_is_done_when_one_starts() {
+    let app = App::new("asked_for").await;
+    app.silent_tenant(1).await;
+    for arguments in [
+        &["fix"][..],
+        &["migrate", "1", "--async"],
+        &["migrate", "--all", "--async"],
+        &["sweep"],
+    ] {
+        let ran = app.tenantd(arguments).ok();
+        assert!(
+            ran.stderr.contains("accepted, but no tenantd is running"),
+            "{arguments:?}: {}",
+            ran.stderr
+        );
+    }
+    assert_eq!(app.state("1").await, "unprovisioned -");
+    let daemon = app.quiet_daemon().await;
+    app.all_ready(&daemon, [1]).await;
+    assert_eq!(
+        app.ask("SELECT count(*) FROM tenantd.request WHERE taken_at IS NULL")
+            .await,
+        "0"
+    );
+    assert_eq!(
+        app.ask("SELECT count(*) FROM tenantd.request WHERE taken_by IS NOT NULL")
+            .await,
+        "4"
+    );
+}
+
+#[tokio::test]
+async fn a_command_waits_until_the_daemon_has_done_what_it_was_asked() {
+    let app = App::new("waits").await;
+    let _daemon = app.quiet_daemon().await;
+    for id in 1..=10 {
+        app.silent_tenant(id).await;
+    }
+    let ran = app.tenantd(&["fix"]).ok();
+    assert!(ran.stdout.contains("10 tenants"), "{}", ran.stdout);
+    app.tenantd(&["status", "--wait", "30s", "--check"]).ok();
+    assert_eq!(app.state("10").await, "current 0002");
+}
+
+#[tokio::test]
+async fn a_daemon_that_is_told_to_stop_signs_off_and_ends_with_0() {
+    let app = App::new("stop").await;
+    let mut daemon = app.daemon().await;
+    app.tenant(1).await;
+    app.all_ready(&daemon, [1]).await;
+    assert_eq!(app.ask("SELECT count(*) FROM tenantd.instance").await, "1");
+    daemon.signal("TERM");
+    assert_eq!(daemon.ended().await, 0);
+    assert_eq!(app.ask("SELECT count(*) FROM tenantd.instance").await, "0");
+}
