@@ -104,8 +104,11 @@ fn load(arguments: &Arguments) -> Result<Config> {
     let mut overrides = Vec::new();
     for pair in &arguments.set {
         let (key, value) = pair.split_once('=').ok_or_else(|| {
+            // What follows the key may be a connection string with a password.
+            let mut key = pair.split(|c: char| !(c.is_ascii_alphanumeric() || "._-".contains(c)));
             Error::Refused(format!(
-                "--set {pair}: write it as KEY=VALUE, for instance sweep.interval=30s"
+                "--set {}: write it as KEY=VALUE, for instance sweep.interval=30s",
+                key.next().unwrap_or_default()
             ))
         })?;
         overrides.push((key.trim().to_owned(), value.to_owned()));

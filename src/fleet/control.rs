@@ -1,10 +1,8 @@
 //! The control schema: `tenantd install` and `uninstall`, and what a daemon demands of it.
 
-use std::time::Duration;
-
 use tokio_postgres::{Client, error::SqlState, types::Type};
 
-use super::{registry, triggers};
+use super::{registry, triggers, turn};
 use crate::{
     config::Config,
     error::{During, Error, Result},
@@ -32,8 +30,6 @@ const MIGRATIONS: &[(i32, &str, &str)] = &[
 
 /// Version of the control schema that this program works with.
 pub const VERSION: i32 = MIGRATIONS[MIGRATIONS.len() - 1].0;
-
-const TURN: Duration = Duration::from_secs(60);
 
 /// Makes sure the control schema is the one this program was written for.
 ///
@@ -94,13 +90,7 @@ pub async fn install(
             client.batch_execute(&sql).await.during(what)?;
         }
         done.push(format!("granted role {role} what the daemon needs"));
-        if let Err(error) = client
-            .batch_execute(&format!(
-                "GRANT SET ON PARAMETER deadlock_timeout TO {}",
-                Ident(role)
-            ))
-            .await
-        {
+        if let Err(error) = client.batch_execute(&grant_deadlock_timeout(role)).await {
             done.push(format!(
                 "not granted: SET ON PARAMETER deadlock_timeout ({}); a deadlock with a migration may then end the application's statement",
                 crate::error::explain(&error)
@@ -137,8 +127,16 @@ pub async fn install_sql(client: &Client, config: &Config, role: Option<&str>) -
     for (what, grant) in role.map_or_else(Vec::new, |role| grants(config, role)) {
         sql.push_str(&format!("-- {what}\n{grant};\n"));
     }
+    if let Some(role) = role {
+        sql.push_str(&format!(
+            "-- let migrations be the victims of deadlocks; needs a superuser\n{};\n",
+            grant_deadlock_timeout(role)
+        ));
+    }
     for trigger in triggers::configured(client, config).await? {
-        sql.push_str(&trigger.sql());
+        if !trigger.is_installed(client).await? {
+            sql.push_str(&trigger.sql());
+        }
     }
     Ok(sql)
 }
@@ -149,26 +147,15 @@ CREATE TABLE IF NOT EXISTS tenantd.control (
     installed_at timestamptz NOT NULL DEFAULT pg_catalog.now(), installed_by name NOT NULL DEFAULT SESSION_USER);
 ";
 
-/// Applies what is missing, in one transaction. Several starters take turns: a lock is tried, never
-/// waited for, because a waiting statement would hold a snapshot.
+/// Applies what is missing, in one transaction. Several starters take turns.
 async fn upgrade(client: &mut Client) -> Result<Vec<String>> {
     let what = || "install the schema tenantd".to_owned();
     let start = tokio::time::Instant::now();
     loop {
         let transaction = client.transaction().await.during(what())?;
-        let rows = transaction
-            .query_typed("SELECT pg_catalog.pg_try_advisory_xact_lock(pg_catalog.hashtextextended('tenantd install', 0))", &[])
-            .await
-            .during(what())?;
-        if !rows[0].get::<_, bool>(0) {
+        if !turn::taken(&transaction, &what()).await? {
             transaction.rollback().await.during(what())?;
-            if start.elapsed() > TURN {
-                return Err(Error::Timeout {
-                    operation: "wait for another tenantd install".into(),
-                    limit: TURN,
-                });
-            }
-            tokio::time::sleep(Duration::from_millis(50)).await;
+            turn::pause(start).await?;
             continue;
         }
         transaction.batch_execute(FOUNDATION).await.during(what())?;
@@ -203,6 +190,10 @@ async fn upgrade(client: &mut Client) -> Result<Vec<String>> {
         transaction.commit().await.during(what())?;
         return Ok(done);
     }
+}
+
+fn grant_deadlock_timeout(role: &str) -> String {
+    format!("GRANT SET ON PARAMETER deadlock_timeout TO {}", Ident(role))
 }
 
 /// What a daemon's role needs beyond membership in the owning roles.

@@ -14,6 +14,7 @@ pub mod requests;
 pub mod state;
 pub mod tenant;
 mod triggers;
+mod turn;
 
 pub use census::{Census, Counts, Release};
 pub use registry::Registry;

@@ -3,9 +3,13 @@
 
 use std::time::Duration;
 
+use tokio::time::Instant;
 use tokio_postgres::{Client, error::SqlState, types::Type};
 
-use super::registry::{columns, quoted_table};
+use super::{
+    registry::{columns, quoted_table},
+    turn,
+};
 use crate::{
     config::{Config, QualifiedName},
     error::{During, Error, Result, explain},
@@ -136,46 +140,50 @@ WHEN (tenantd.wakes(NEW.{column}::text)) EXECUTE FUNCTION tenantd.{name}();
         )
     }
 
-    /// All of it, for `--dry-run`.
+    /// What tells a trigger of this definition from others.
+    fn mark(&self) -> String {
+        format!("tenantd {:x}", crc(&(self.function() + &self.create())))
+    }
+
+    /// All of it, also for `--dry-run`.
     pub(super) fn sql(&self) -> String {
         format!(
-            "-- trigger {} on {}\n{}{}",
-            self.name,
+            "-- trigger {name} on {}\n{}{}COMMENT ON TRIGGER {name} ON {} IS {};\n",
             self.table,
             self.function(),
-            self.create()
+            self.create(),
+            quoted_table(&self.table),
+            Literal(&self.mark()),
+            name = self.name,
         )
+    }
+
+    /// Whether it is there as it should be.
+    pub(super) async fn is_installed(&self, client: &Client) -> Result<bool> {
+        let rows = client
+            .query_typed(
+                "SELECT FROM pg_catalog.pg_trigger t
+                 WHERE t.tgname = $1::name AND NOT t.tgisinternal AND t.tgparentid = 0
+                   AND t.tgrelid = pg_catalog.to_regclass($2)
+                   AND pg_catalog.obj_description(t.oid, 'pg_trigger') = $3",
+                &[
+                    (&self.name, Type::TEXT),
+                    (&quoted_table(&self.table), Type::TEXT),
+                    (&self.mark(), Type::TEXT),
+                ],
+            )
+            .await
+            .during(format!("look for trigger {}", self.name))?;
+        Ok(!rows.is_empty())
     }
 
     /// Installs it where it is missing or different. Returns a line when it did.
     pub(super) async fn install(&self, client: &mut Client) -> Result<Option<String>> {
-        let what = || format!("install trigger {} on {}", self.name, self.table);
-        let wanted = format!("tenantd {:x}", crc(&self.sql()));
-        let rows = client
-            .query_typed(
-                "SELECT t.tgrelid::pg_catalog.regclass::text, t.tgrelid = pg_catalog.to_regclass($2)
-                            AND pg_catalog.obj_description(t.oid, 'pg_trigger') = $3
-                 FROM pg_catalog.pg_trigger t
-                 WHERE t.tgname = $1::name AND NOT t.tgisinternal AND t.tgparentid = 0",
-                &[(&self.name, Type::TEXT), (&quoted_table(&self.table), Type::TEXT), (&wanted, Type::TEXT)],
-            )
-            .await
-            .during(what())?;
-        if rows
-            .iter()
-            .any(|row| row.get::<_, Option<bool>>(1) == Some(true))
-        {
+        if self.is_installed(client).await? {
             return Ok(None);
         }
-        let sql = format!(
-            "{}{}COMMENT ON TRIGGER {} ON {} IS {}",
-            self.function(),
-            self.create(),
-            self.name,
-            quoted_table(&self.table),
-            Literal(&wanted)
-        );
-        in_turns(client, &sql, &what()).await?;
+        let what = format!("install trigger {} on {}", self.name, self.table);
+        in_turns(client, &self.sql(), &what).await?;
         Ok(Some(format!(
             "installed trigger {} on {}",
             self.name, self.table
@@ -230,9 +238,16 @@ pub(super) async fn remove(client: &mut Client) -> Result<Vec<String>> {
 
 /// Runs DDL on an application's table in a transaction of its own, on the lock ladder.
 async fn in_turns(client: &mut Client, sql: &str, what: &str) -> Result<()> {
-    let mut last = None;
+    let (start, mut last) = (Instant::now(), None);
     for milliseconds in LADDER {
-        let transaction = client.transaction().await.during(what)?;
+        let transaction = loop {
+            let transaction = client.transaction().await.during(what)?;
+            if turn::taken(&transaction, what).await? {
+                break transaction;
+            }
+            transaction.rollback().await.during(what)?;
+            turn::pause(start).await?;
+        };
         let timed = format!("SET LOCAL lock_timeout = '{milliseconds}ms'; {sql}");
         match transaction.batch_execute(&timed).await {
             Ok(()) => return transaction.commit().await.during(what),
