@@ -164,16 +164,24 @@ async fn pending(engine: &Engine) -> Result<Vec<Tenant>> {
 
 /// What is told of one tenant.
 pub(crate) fn line(id: String, outcome: Outcome) -> Line {
+    let message = match (outcome.kind, &outcome.tenant, outcome.message) {
+        (ReconcileOutcome::Gone, ..) => Some("the tenant has left the registry".into()),
+        (ReconcileOutcome::Quarantined, Some(tenant), Some(error)) => {
+            let parked = Tenant {
+                state: State::Quarantined,
+                ..tenant.clone()
+            };
+            Some(format!("{error}\n    next: {}", parked.advice()))
+        }
+        (_, _, message) => message,
+    };
     Line {
         schema: outcome
             .tenant
             .as_ref()
             .map(|tenant| tenant.schema.clone())
             .unwrap_or_default(),
-        message: match outcome.kind {
-            ReconcileOutcome::Gone => Some("the tenant has left the registry".into()),
-            _ => outcome.message,
-        },
+        message,
         id,
         outcome: outcome.kind,
         version: outcome.version,

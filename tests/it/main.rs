@@ -1,12 +1,19 @@
 //! The scenarios, each with a database of its own on a real PostgreSQL and tenantd as a real process.
 
 mod apply;
+mod bad_input;
+mod commands;
 mod crash;
 mod events;
 mod failures;
 mod heal;
+mod http;
+mod install;
+mod layers;
 mod locks;
+mod passwords;
 mod roles;
+mod shipped;
 mod states;
 mod support;
 mod sweep;

@@ -10,6 +10,7 @@
 pub mod app;
 pub mod daemon;
 pub mod database;
+pub mod more;
 pub mod postgres;
 
 pub use app::{App, Ran};
