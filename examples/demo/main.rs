@@ -180,7 +180,7 @@ async fn lost_and_rebuilt(stage: &mut Stage) -> Result<(), String> {
         .expect(
             &format!(
                 r"SELECT count(*) FROM pg_namespace WHERE nspname LIKE '{}%\_\_lost\_%'",
-                &name[..40]
+                &name[..30]
             ),
             "1",
         )

@@ -4,6 +4,7 @@ use std::{
     fs,
     future::poll_fn,
     io::Write as _,
+    os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
     process::Stdio,
     time::{Duration, Instant},
@@ -60,7 +61,12 @@ impl Stage {
             .await
             .map_err(|error| error.to_string())?;
         let directory = server.socket_dir().join("demo");
-        fs::create_dir_all(directory.join("migrations")).map_err(|error| error.to_string())?;
+        for made in [directory.clone(), directory.join("migrations")] {
+            // The cluster's own user removes them in the end; the directory above lets nobody else in.
+            fs::create_dir(&made)
+                .and_then(|()| fs::set_permissions(&made, fs::Permissions::from_mode(0o777)))
+                .map_err(|error| format!("{}: {error}", made.display()))?;
+        }
         let config = format!(
             "[database]\nurl = \"{}\"\n\n[registry]\ntable = \"public.tenants\"\nname_column = \"name\"\n\n\
              [logins]\ntable = \"public.logins\"\ntenant_column = \"tenant_id\"\n\n\
