@@ -7,6 +7,9 @@ WITH released AS (
         released_at = pg_catalog.now(), released_by = excluded.released_by
     WHERE h.digest <> excluded.digest
     RETURNING digest
+), caught_up AS (
+    DELETE FROM tenantd.behind b USING tenantd.tenant t, released r
+    WHERE t.tenant_id = b.tenant_id AND t.digest = r.digest
 )
 INSERT INTO tenantd.behind (tenant_id)
 SELECT t.tenant_id FROM tenantd.tenant t, released r

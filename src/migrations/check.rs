@@ -78,7 +78,9 @@ pub struct Parsed {
 
 /// Reads one migration file and reports what it holds.
 ///
-/// ```ignore
+/// ```
+/// use tenantd::migrations::check::check;
+///
 /// let parsed = check("ALTER TABLE orders ADD COLUMN note text;\nCOMMIT;");
 /// assert_eq!(parsed.statements.len(), 2);
 /// assert_eq!((parsed.findings[0].rule, parsed.findings[0].line), ("transaction-control", 2));

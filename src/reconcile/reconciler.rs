@@ -156,7 +156,10 @@ impl Reconciler {
                 self.settle(&connection, &tenant, reason).await?;
                 return Ok(done(ReconcileOutcome::Current, None));
             }
-            State::Ahead => return Ok(done(ReconcileOutcome::Current, None)),
+            State::Ahead => {
+                ledger::note(&connection, std::slice::from_ref(&tenant)).await?;
+                return Ok(done(ReconcileOutcome::Current, None));
+            }
             State::Lost if self.limits.lost == LostPolicy::Rebuild => {
                 drop(connection);
                 return self.rebuild(&tenant, reason).await;

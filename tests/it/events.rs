@@ -250,3 +250,20 @@ async fn a_listener_that_is_cut_off_listens_again_and_misses_nobody() {
     app.tenant(6).await;
     app.all_ready(&daemon, [6]).await;
 }
+
+#[tokio::test]
+async fn a_tenant_that_a_release_brings_back_to_head_is_no_longer_woken_by_logins() {
+    let app = App::new("back").await;
+    app.tenant(1).await;
+    app.tenantd(&["migrate", "1"]).ok();
+    // A longer set is published and taken back, as a rollback of a release does.
+    app.migration("0003_more.sql", "CREATE TABLE more (id bigint);");
+    app.tenant(2).await;
+    app.tenantd(&["migrate", "2"]).ok();
+    assert_eq!(app.ask("SELECT tenantd.wakes('1')").await, "t");
+    app.remove_migration("0003_more.sql");
+    app.tenant(3).await;
+    app.tenantd(&["migrate", "3"]).ok();
+    assert_eq!(app.ask("SELECT tenantd.wakes('1')").await, "f");
+    assert_eq!(app.ask("SELECT tenantd.ready('1')").await, "t");
+}
