@@ -108,7 +108,8 @@ BEGIN
 
     PERFORM tenantd.stamp(p_schema, v_version, p_digest);
     IF p_at_head THEN
-        DELETE FROM tenantd.behind WHERE tenant_id = p_tenant;
+        -- Another daemon may have released a newer head meanwhile.
+        DELETE FROM tenantd.behind b USING tenantd.head h WHERE b.tenant_id = p_tenant AND h.digest = p_digest;
         IF p_notify AND pg_catalog.pg_notification_queue_usage() < 0.5 THEN
             PERFORM pg_catalog.pg_notify('tenant_ready', p_tenant);
         END IF;

@@ -139,7 +139,10 @@ impl Sweeper {
             }
         }
         let (mut found, mut dropped, mut after) = (0, false, String::new());
+        drop(client);
         loop {
+            // For each page anew: what watches the applies shares this connection.
+            let client = self.reconciler.pool().get().await?;
             let page = match kind {
                 SweepKind::Head => loaded.census.behind(&client, &after, PAGE).await?,
                 SweepKind::Full => loaded.census.doubtful(&client, &after, PAGE).await?,
@@ -218,7 +221,7 @@ impl Sweeper {
 
     /// Waits until the queue has room for another page or two.
     async fn room(&self) {
-        while self.queue.with(|queue| queue.len()) > CAPACITY / 2 {
+        while self.queue.with(|queue| queue.depth() + queue.in_flight()) > CAPACITY / 2 {
             sleep(Duration::from_millis(20)).await;
         }
     }

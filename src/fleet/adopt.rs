@@ -135,9 +135,11 @@ pub async fn record(
              FROM ROWS FROM (pg_catalog.unnest($2::text[]), pg_catalog.unnest($3::text[]), pg_catalog.unnest($4::int[]))
                   AS f (version, checksum, ordinal)
              ON CONFLICT (tenant, version) DO UPDATE
-             SET checksum = excluded.checksum, ordinal = excluded.ordinal, how = excluded.how,
-                 instance = excluded.instance, applied_at = excluded.applied_at
-             WHERE a.checksum <> excluded.checksum",
+             SET checksum = excluded.checksum, ordinal = excluded.ordinal,
+                 how = CASE WHEN a.checksum = excluded.checksum THEN a.how ELSE excluded.how END,
+                 instance = CASE WHEN a.checksum = excluded.checksum THEN a.instance ELSE excluded.instance END,
+                 applied_at = CASE WHEN a.checksum = excluded.checksum THEN a.applied_at ELSE excluded.applied_at END
+             WHERE (a.checksum, a.ordinal) <> (excluded.checksum, excluded.ordinal)",
             &[
                 (&key, Type::INT8),
                 (&column(|file| &file.version), Type::TEXT_ARRAY),

@@ -4,7 +4,7 @@ use tokio_postgres::{Client, types::Type};
 
 use super::tenant::Tenant;
 use crate::{
-    error::{During, Result},
+    error::{During, Error, Result},
     pg::ident::Ident,
 };
 
@@ -18,31 +18,47 @@ pub async fn set_aside(client: &mut Client, tenant: &Tenant) -> Result<String> {
     let transaction = client.transaction().await.during(what())?;
     let rows = transaction
         .query_typed(
-            "SELECT pg_catalog.set_config('lock_timeout', '1s', true),
-                    pg_catalog.to_char(pg_catalog.now() AT TIME ZONE 'UTC', 'YYYYMMDDHH24MISSMS')",
-            &[],
+            "SELECT pg_catalog.pg_try_advisory_xact_lock(pg_catalog.hashtextextended('tenantd:' || $1, 0)),
+                    pg_catalog.to_char(pg_catalog.now() AT TIME ZONE 'UTC', 'YYYYMMDDHH24MISSMS'),
+                    pg_catalog.set_config('lock_timeout', '1s', true)",
+            &[(&tenant.schema, Type::TEXT)],
         )
         .await
         .during(what())?;
     let suffix = format!("__lost_{}", rows[0].get::<_, &str>(1));
+    let locked: bool = rows[0].get(0);
     let remains = match tenant.namespace {
         Some(_) => format!("{}{suffix}", shorten(&tenant.schema, 63 - suffix.len())),
         None => String::new(),
     };
-    // The row lock is the guard: of two that rebuild, one finds the digest gone.
+    // Under the lock that every apply takes, and in a statement of its own, so that it sees what the
+    // holder before us committed: the schema is still the one that was seen, and still without tables.
     let detached = transaction
         .execute_typed(
-            "UPDATE tenantd.tenant SET tenant_id = NULL, schema = nullif($2, ''), state = 'orphan'
-             WHERE tenant_id = $1 AND digest IS NOT DISTINCT FROM $3",
+            "UPDATE tenantd.tenant t SET tenant_id = NULL, schema = nullif($2, ''), state = 'orphan'
+             WHERE t.tenant_id = $1 AND t.digest IS NOT DISTINCT FROM $3 AND t.held_by IS NULL
+               AND (SELECT n.oid FROM pg_catalog.pg_namespace n WHERE n.nspname = $4::text::name) IS NOT DISTINCT FROM $5
+               AND NOT EXISTS (
+                   SELECT FROM pg_catalog.pg_depend d JOIN pg_catalog.pg_class c ON c.oid = d.objid
+                   WHERE d.refclassid = 'pg_catalog.pg_namespace'::pg_catalog.regclass AND d.refobjid = $5
+                     AND d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass AND c.relkind IN ('r', 'p'))",
             &[
                 (&tenant.id, Type::TEXT),
                 (&remains, Type::TEXT),
                 (&tenant.digest, Type::TEXT),
+                (&tenant.schema, Type::TEXT),
+                (&tenant.namespace, Type::OID),
             ],
         )
         .await
         .during(what())?;
-    if detached > 0 && !remains.is_empty() {
+    if !locked || detached == 0 {
+        return Err(Error::Refused(format!(
+            "{}: it is no longer lost, or somebody works on it; look again",
+            what()
+        )));
+    }
+    if !remains.is_empty() {
         let rename = format!(
             "ALTER SCHEMA {} RENAME TO {}",
             Ident(&tenant.schema),

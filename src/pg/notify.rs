@@ -56,9 +56,12 @@ impl Listener {
             .chain(channels)
             .map(|channel| format!("LISTEN {};", Ident(channel)))
             .collect();
-        listener
-            .run(&sql, false, |_, _| {})
+        timeout(CONNECT, listener.run(&sql, false, |_, _| {}))
             .await
+            .map_err(|_| Error::Timeout {
+                operation: operation(),
+                limit: CONNECT,
+            })?
             .during(operation())?;
         Ok(listener)
     }

@@ -117,7 +117,14 @@ pub fn discard(connection: Connection) {
 
 /// A value in the `options` start-up parameter: blanks and backslashes escaped.
 fn escape_option(value: &str) -> String {
-    value.replace('\\', "\\\\").replace(' ', "\\ ")
+    let mut escaped = String::with_capacity(value.len());
+    for character in value.chars() {
+        if character == '\\' || character.is_ascii_whitespace() {
+            escaped.push('\\');
+        }
+        escaped.push(character);
+    }
+    escaped
 }
 
 #[cfg(test)]

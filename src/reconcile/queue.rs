@@ -107,7 +107,7 @@ impl Queue {
     /// Asks for a run.
     pub fn wake(&mut self, key: &str, reason: Reason, now: Instant) -> Woken {
         let Some((key, place)) = self.places.get_key_value(key) else {
-            if self.places.len() >= self.capacity {
+            if self.places.len() >= self.capacity && !self.evict() {
                 return Woken::Dropped;
             }
             self.wait(Key::from(key), reason, now);
@@ -184,6 +184,16 @@ impl Queue {
             }
             (None, None) => {}
         }
+    }
+
+    /// Makes room by forgetting the tenant that is put off longest: the ledger knows when it is due, and
+    /// a sweep finds it then.
+    fn evict(&mut self) -> bool {
+        let Some((_, key)) = self.later.pop_last() else {
+            return false;
+        };
+        self.places.remove(&key);
+        true
     }
 
     fn wait(&mut self, key: Key, reason: Reason, since: Instant) {
@@ -279,6 +289,24 @@ mod tests {
         assert_eq!(queue.wake("d", Reason::Login, now), Woken::Dropped);
         assert_eq!(queue.wake("a", Reason::Login, now), Woken::Coalesced);
         assert_eq!(queue.len(), 3);
+    }
+
+    #[test]
+    fn tenants_that_are_put_off_make_room_for_others() {
+        let (mut queue, now) = queue();
+        for (key, seconds) in [("a", 10), ("b", 30), ("c", 20)] {
+            queue.wake(key, Reason::Sweep, now);
+            queue.next(now).unwrap();
+            queue.done(key, Some(now + Duration::from_secs(seconds)));
+        }
+        assert_eq!(queue.wake("d", Reason::Login, now), Woken::Queued);
+        assert_eq!(queue.len(), 3);
+        assert_eq!(
+            queue.wake("b", Reason::Login, now),
+            Woken::Queued,
+            "b was forgotten, and c goes now"
+        );
+        assert_eq!(queue.next_due(), Some(now + Duration::from_secs(10)));
     }
 
     #[test]

@@ -203,7 +203,11 @@ impl Reconciler {
         if reason.is_event() {
             connection
                 .execute_typed(
-                    "SELECT pg_catalog.pg_notify('tenant_ready', $1)
+                    "WITH caught_up AS (
+                         DELETE FROM tenantd.behind b USING tenantd.tenant t, tenantd.head h
+                         WHERE b.tenant_id = $1 AND t.tenant_id = b.tenant_id AND t.digest = h.digest
+                     )
+                     SELECT pg_catalog.pg_notify('tenant_ready', $1)
                                 WHERE pg_catalog.pg_notification_queue_usage() < 0.5",
                     &[(&tenant.id, Type::TEXT)],
                 )
@@ -258,7 +262,7 @@ impl Reconciler {
         };
         match result {
             Ok(()) => {
-                self.give_back(connection);
+                give_back(connection, seen.cancelling);
                 let ms = outcome.took.as_millis();
                 info!(
                     tenant.schema = tenant.schema, migration.version = release.head().version, duration_ms = ms,
@@ -271,7 +275,7 @@ impl Reconciler {
                 outcome.version = committed
                     .checked_sub(1)
                     .map(|index| release.set.files()[index].version.clone());
-                recover(connection, error.place.is_some()).await;
+                recover(connection, error.place.is_some() || seen.cancelling).await;
                 Failed {
                     release,
                     tenant: &tenant,
@@ -299,11 +303,12 @@ impl Reconciler {
             .unwrap_or(self.limits.max_hold)
             .max(self.limits.max_hold)
     }
+}
 
-    fn give_back(&self, connection: Connection) {
-        if Connection::metrics(&connection).recycle_count >= TENANTS_PER_CONNECTION {
-            pool::discard(connection);
-        }
+/// A connection that has served many tenants, or that a cancel is on its way to, is replaced.
+fn give_back(connection: Connection, cancelled: bool) {
+    if cancelled || Connection::metrics(&connection).recycle_count >= TENANTS_PER_CONNECTION {
+        pool::discard(connection);
     }
 }
 

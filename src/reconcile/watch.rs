@@ -19,6 +19,8 @@ const EVERY: Duration = Duration::from_millis(100);
 pub struct Seen {
     /// The last session we waited for, in words.
     pub blocker: Option<String>,
+    /// A cancel was sent. It may arrive late, so the session is not used again.
+    pub cancelling: bool,
     /// The apply was cancelled because it held a strong lock on an existing table this long.
     pub held: Option<Duration>,
 }
@@ -48,12 +50,11 @@ pub async fn watch(
         });
         if let Some((_, since)) = &holding
             && since.elapsed() >= max_hold
-            && matches!(
-                timeout(EVERY * 10, cancel.cancel_query(NoTls)).await,
-                Ok(Ok(()))
-            )
         {
-            seen.held = Some(since.elapsed());
+            seen.cancelling = true;
+            if let Ok(Ok(())) = timeout(EVERY * 10, cancel.cancel_query(NoTls)).await {
+                seen.held = Some(since.elapsed());
+            }
         }
     }
 }
