@@ -2,28 +2,6 @@
 
 use crate::support::{App, until};
 
-/// An application with current tenants.
-async fn current(hint: &str, tenants: i64) -> App {
-    let app = App::new(hint).await;
-    for id in 1..=tenants {
-        app.tenant(id).await;
-    }
-    app.tenantd(&["migrate", "--all"]).ok();
-    app
-}
-
-/// What `status` says went wrong with a tenant.
-fn error(app: &App, tenant: &str) -> String {
-    let report = app
-        .tenantd(&["status", tenant, "--output", "json"])
-        .ok()
-        .json();
-    report["tenants"][0]["error"]
-        .as_str()
-        .unwrap_or_default()
-        .to_owned()
-}
-
 async fn sqlstate(app: &App, tenant: &str) -> String {
     app.ask(&format!(
         "SELECT error_sqlstate FROM tenantd.tenant WHERE tenant_id = '{tenant}'"
@@ -47,7 +25,7 @@ async fn a_file_that_works_outside_its_schema_is_refused_and_leaves_nothing() {
         ("temporary", "CREATE TEMP TABLE stray (id bigint)"),
         ("view", "CREATE VIEW public.stray AS SELECT 1 AS one"),
     ] {
-        let app = current(hint, 2).await;
+        let app = App::current(hint, 2).await;
         app.migration(
             "0003_astray.sql",
             &format!("CREATE TABLE fine (id bigint);\nDO $$ BEGIN EXECUTE '{sql}'; END $$;"),
@@ -57,9 +35,9 @@ async fn a_file_that_works_outside_its_schema_is_refused_and_leaves_nothing() {
         assert_eq!(app.state("1").await, "quarantined 0002", "{hint}");
         assert_eq!(sqlstate(&app, "1").await, "TD003", "{hint}");
         assert!(
-            error(&app, "1").contains("outside its schema"),
+            app.error("1").contains("outside its schema"),
             "{hint}: {}",
-            error(&app, "1")
+            app.error("1")
         );
         let left = "SELECT (SELECT count(*) FROM pg_class WHERE relname IN ('stray', 'fine'))
                          + (SELECT count(*) FROM pg_attribute WHERE attname = 'stray')
@@ -75,7 +53,7 @@ async fn a_file_that_works_outside_its_schema_is_refused_and_leaves_nothing() {
 
 #[tokio::test]
 async fn a_block_may_do_in_its_own_schema_what_it_likes() {
-    let app = current("own_schema", 2).await;
+    let app = App::current("own_schema", 2).await;
     app.run("INSERT INTO tenant_1.items VALUES (1, 'kept')")
         .await;
     app.migration(
@@ -101,7 +79,7 @@ async fn a_file_that_leaves_its_search_path_or_role_is_refused() {
         ("role", "SET LOCAL ROLE pg_monitor"),
         ("renamed", "ALTER SCHEMA tenant_1 RENAME TO elsewhere"),
     ] {
-        let app = current(hint, 1).await;
+        let app = App::current(hint, 1).await;
         app.migration(
             "0003_astray.sql",
             &format!("CREATE TABLE fine (id bigint);\nDO $$ BEGIN EXECUTE '{sql}'; END $$;"),
@@ -112,7 +90,7 @@ async fn a_file_that_leaves_its_search_path_or_role_is_refused() {
         assert!(
             told == "TD003" || told == "42501",
             "{hint}: {told} {}",
-            error(&app, "1")
+            app.error("1")
         );
         assert_eq!(
             app.ask("SELECT to_regclass('tenant_1.fine')::text").await,
@@ -131,7 +109,7 @@ async fn a_block_cannot_leave_its_transaction() {
             "CREATE PROCEDURE p() LANGUAGE plpgsql AS $$ BEGIN COMMIT; END $$;\nCALL p()",
         ),
     ] {
-        let app = current(hint, 1).await;
+        let app = App::current(hint, 1).await;
         app.migration(
             "0003_leaves.sql",
             &format!("CREATE TABLE fine (id bigint);\n{sql};"),
@@ -198,7 +176,7 @@ async fn session_state_that_a_block_leaves_does_not_reach_the_next_tenant() {
 
 #[tokio::test]
 async fn a_new_file_reaches_every_tenant_at_sighup_and_a_bad_one_changes_nothing() {
-    let app = current("sighup", 5).await;
+    let app = App::current("sighup", 5).await;
     let daemon = app.quiet_daemon().await;
     app.migration("0003_tags.sql", "CREATE TABLE tags (id bigint)");
     daemon.signal("HUP");

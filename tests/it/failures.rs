@@ -6,31 +6,9 @@ use crate::support::{App, until};
 const MOODY: &str = "DO $$ DECLARE code text := (SELECT label FROM items); BEGIN
     IF code IS NOT NULL THEN RAISE EXCEPTION 'moody' USING ERRCODE = code; END IF; END $$";
 
-/// An application with current tenants.
-async fn current(hint: &str, tenants: i64) -> App {
-    let app = App::new(hint).await;
-    for id in 1..=tenants {
-        app.tenant(id).await;
-    }
-    app.tenantd(&["migrate", "--all"]).ok();
-    app
-}
-
-/// What `status` says went wrong with a tenant.
-fn error(app: &App, tenant: &str) -> String {
-    let report = app
-        .tenantd(&["status", tenant, "--output", "json"])
-        .ok()
-        .json();
-    report["tenants"][0]["error"]
-        .as_str()
-        .unwrap_or_default()
-        .to_owned()
-}
-
 #[tokio::test]
 async fn one_bad_tenant_is_quarantined_with_file_and_line_and_the_others_go_on() {
-    let app = current("one_bad", 6).await;
+    let app = App::current("one_bad", 6).await;
     app.run("INSERT INTO tenant_3.items VALUES (1, 'a'), (2, 'a')")
         .await;
     app.migration(
@@ -40,7 +18,7 @@ async fn one_bad_tenant_is_quarantined_with_file_and_line_and_the_others_go_on()
     let daemon = app.daemon().await;
     app.all_ready(&daemon, [1, 2, 4, 5, 6]).await;
     app.becomes(&daemon, "3", "quarantined 0002").await;
-    let error = error(&app, "3");
+    let error = app.error("3");
     assert!(
         error.contains("apply 0003 to schema tenant_3: 0003_unique.sql:4: ")
             && error.contains("SQLSTATE 23505"),
@@ -63,7 +41,7 @@ async fn one_bad_tenant_is_quarantined_with_file_and_line_and_the_others_go_on()
 
 #[tokio::test]
 async fn a_file_that_fails_in_the_middle_leaves_nothing_and_earlier_ones_stay_recorded() {
-    let app = current("in_the_middle", 1).await;
+    let app = App::current("in_the_middle", 1).await;
     app.migration("0003_tags.sql", "CREATE TABLE tags (id bigint)");
     app.migration(
         "0004_half.sql",
@@ -101,7 +79,7 @@ async fn a_file_that_fails_in_the_middle_leaves_nothing_and_earlier_ones_stay_re
 
 #[tokio::test]
 async fn an_error_is_placed_in_its_file_whatever_the_text_before_it_holds() {
-    let app = current("placed", 1).await;
+    let app = App::current("placed", 1).await;
     app.migration(
         "0003_text.sql",
         "-- é 🦀 \u{44f}\nINSERT INTO items VALUES (1, 'é;\n🦀 $$ ; --');\nCREATE FUNCTION f() RETURNS text LANGUAGE sql AS $f$ SELECT ';' $f$; -- no end",
@@ -111,7 +89,7 @@ async fn an_error_is_placed_in_its_file_whatever_the_text_before_it_holds() {
         "/* é\n*/ INSERT INTO items VALUES (2, 'ü');\n\nINSERT INTO\n  nowhere VALUES (1);",
     );
     assert_eq!(app.tenantd(&["migrate", "1"]).code, 4);
-    let error = error(&app, "1");
+    let error = app.error("1");
     assert!(
         error.contains("0004_bad.sql:5: relation \"nowhere\""),
         "{error}"
@@ -121,7 +99,7 @@ async fn an_error_is_placed_in_its_file_whatever_the_text_before_it_holds() {
 
 #[tokio::test]
 async fn a_terminal_error_quarantines_and_the_tenant_serves_its_old_version() {
-    let app = current("quarantined", 1).await;
+    let app = App::current("quarantined", 1).await;
     app.run("INSERT INTO tenant_1.items VALUES (1, 'a'), (2, 'a')")
         .await;
     app.migration("0003_unique.sql", "CREATE UNIQUE INDEX ON items (label);");
@@ -136,7 +114,7 @@ async fn a_terminal_error_quarantines_and_the_tenant_serves_its_old_version() {
 
 #[tokio::test]
 async fn a_transient_error_is_tried_again_and_never_quarantines() {
-    let app = current("failed", 1).await;
+    let app = App::current("failed", 1).await;
     app.configure("[retry]\nattempts = 2\ninitial = \"50ms\"\nmax = \"100ms\"");
     app.run("INSERT INTO tenant_1.items VALUES (1, '40001')")
         .await;
@@ -155,7 +133,7 @@ async fn a_transient_error_is_tried_again_and_never_quarantines() {
 
 #[tokio::test]
 async fn an_error_that_nobody_knows_quarantines_after_some_attempts() {
-    let app = current("unknown_error", 1).await;
+    let app = App::current("unknown_error", 1).await;
     app.configure("[retry]\nattempts = 3\ninitial = \"50ms\"\nmax = \"100ms\"");
     app.run("INSERT INTO tenant_1.items VALUES (1, '58030')")
         .await;

@@ -11,15 +11,6 @@ use crate::support::{App, until};
 
 const FAST: &str = "[retry]\ninitial = \"100ms\"\nmax = \"300ms\"";
 
-async fn current(hint: &str, tenants: i64) -> App {
-    let app = App::new(hint).await;
-    for id in 1..=tenants {
-        app.tenant(id).await;
-    }
-    app.tenantd(&["migrate", "--all"]).ok();
-    app
-}
-
 /// Writes to a tenant's table until told to stop; ends with how often it did.
 fn customer(
     client: Client,
@@ -42,7 +33,7 @@ fn customer(
 
 #[tokio::test]
 async fn a_lock_of_the_applications_blocks_the_tenant_alone_and_names_who_holds_it() {
-    let app = current("blocked", 3).await;
+    let app = App::current("blocked", 3).await;
     app.configure(FAST);
     let holder = app.db.connect().await;
     holder
@@ -104,7 +95,7 @@ async fn a_lock_of_the_applications_blocks_the_tenant_alone_and_names_who_holds_
 
 #[tokio::test]
 async fn of_a_deadlock_with_the_application_tenantd_is_the_victim() {
-    let app = current("deadlock", 1).await;
+    let app = App::current("deadlock", 1).await;
     app.configure(FAST);
     app.migration(
         "0003_both.sql",
@@ -133,7 +124,7 @@ async fn of_a_deadlock_with_the_application_tenantd_is_the_victim() {
 #[tokio::test]
 async fn a_file_that_holds_a_lock_too_long_is_cancelled_unless_its_marker_allows_it() {
     const SLOW: &str = "ALTER TABLE items ADD COLUMN note text;\nSELECT pg_sleep(1.5);\n";
-    let app = current("max_hold", 1).await;
+    let app = App::current("max_hold", 1).await;
     app.configure("[locks]\nmax_hold = \"300ms\"");
     app.migration("0003_slow.sql", SLOW);
     let daemon = app.daemon().await;
@@ -163,7 +154,7 @@ async fn a_file_that_holds_a_lock_too_long_is_cancelled_unless_its_marker_allows
 
 #[tokio::test]
 async fn a_migration_of_another_session_is_waited_for_and_not_repeated() {
-    let app = current("busy", 1).await;
+    let app = App::current("busy", 1).await;
     app.migration("0003_tags.sql", "CREATE TABLE tags (id bigint)");
     let other = app.db.connect().await;
     other

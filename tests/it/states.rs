@@ -23,16 +23,6 @@ async fn settles(app: &App, daemon: &Daemon, id: i64, expected: &str) {
     .await;
 }
 
-/// An application with current tenants.
-async fn current(hint: &str, tenants: i64) -> App {
-    let app = App::new(hint).await;
-    for id in 1..=tenants {
-        app.tenant(id).await;
-    }
-    app.tenantd(&["migrate", "--all"]).ok();
-    app
-}
-
 #[tokio::test]
 async fn a_tenant_without_schema_or_tables_is_healed_and_a_login_wakes_it() {
     let app = App::new("empty").await;
@@ -54,7 +44,7 @@ async fn a_tenant_without_schema_or_tables_is_healed_and_a_login_wakes_it() {
 
 #[tokio::test]
 async fn a_tenant_with_pending_files_is_behind_and_a_login_wakes_it() {
-    let app = current("behind", 2).await;
+    let app = App::current("behind", 2).await;
     app.migration("0003_tags.sql", "CREATE TABLE tags (id bigint)");
     // Releases the set to all.
     app.tenantd(&["migrate", "2"]).ok();
@@ -67,7 +57,7 @@ async fn a_tenant_with_pending_files_is_behind_and_a_login_wakes_it() {
 
 #[tokio::test]
 async fn a_tenant_with_versions_the_set_lacks_is_ahead_and_left_alone() {
-    let app = current("ahead", 1).await;
+    let app = App::current("ahead", 1).await;
     app.remove_migration("0002_notes.sql");
     let daemon = app.daemon().await;
     settles(&app, &daemon, 1, "ahead 0002 t f").await;
@@ -83,7 +73,7 @@ async fn a_tenant_with_versions_the_set_lacks_is_ahead_and_left_alone() {
 
 #[tokio::test]
 async fn a_tenant_whose_applied_file_changed_is_modified() {
-    let app = current("modified", 1).await;
+    let app = App::current("modified", 1).await;
     app.migration("0002_notes.sql", "CREATE TABLE notes (id bigint);");
     let daemon = app.daemon().await;
     settles(&app, &daemon, 1, "modified 0002 t f").await;
@@ -131,7 +121,7 @@ async fn a_schema_with_tables_of_somebody_else_is_untracked_and_not_touched() {
 
 #[tokio::test]
 async fn a_schema_that_lost_its_tables_or_itself_is_lost_and_not_built_again() {
-    let app = current("lost", 3).await;
+    let app = App::current("lost", 3).await;
     let daemon = app.daemon().await;
     app.run(
         "DROP TABLE tenant_1.items, tenant_1.notes; DROP SCHEMA tenant_2 CASCADE;
@@ -157,7 +147,7 @@ async fn a_schema_that_lost_its_tables_or_itself_is_lost_and_not_built_again() {
 
 #[tokio::test]
 async fn a_schema_whose_stamp_says_otherwise_is_restored() {
-    let app = current("restored", 3).await;
+    let app = App::current("restored", 3).await;
     let daemon = app.daemon().await;
     let older = app
         .ask("SELECT 'tenantd: 0001 ' || digest FROM tenantd.migration WHERE ordinal = 1")
@@ -183,7 +173,7 @@ async fn a_schema_whose_stamp_says_otherwise_is_restored() {
 
 #[tokio::test]
 async fn a_held_tenant_stays_as_it_is_until_it_is_let_go() {
-    let app = current("held", 1).await;
+    let app = App::current("held", 1).await;
     app.run("UPDATE tenantd.tenant SET held_by = 'ada', held_why = 'audit' WHERE tenant_id = '1'")
         .await;
     let daemon = app.daemon().await;

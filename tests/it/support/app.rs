@@ -66,6 +66,28 @@ impl App {
         app
     }
 
+    /// As `new`, with current tenants 1 to `tenants`.
+    pub async fn current(hint: &str, tenants: i64) -> Self {
+        let app = Self::new(hint).await;
+        for id in 1..=tenants {
+            app.tenant(id).await;
+        }
+        app.tenantd(&["migrate", "--all"]).ok();
+        app
+    }
+
+    /// What `status` says went wrong with a tenant.
+    pub fn error(&self, tenant: &str) -> String {
+        let report = self
+            .tenantd(&["status", tenant, "--output", "json"])
+            .ok()
+            .json();
+        report["tenants"][0]["error"]
+            .as_str()
+            .unwrap_or_default()
+            .to_owned()
+    }
+
     /// Writes the configuration file: the usual keys, then these lines of TOML (sections not used there).
     pub fn configure(&self, more: &str) {
         let text = format!(
