@@ -278,7 +278,11 @@ impl Stage {
 }
 
 async fn start_daemon(program: &Path, directory: &Path) -> Result<(Child, String), String> {
-    let mut daemon = Command::new(program)
+    // The kernel stops it should this process be killed. It watches the thread that starts the daemon:
+    // the main one, which lives as long as the demo.
+    let mut daemon = Command::new("setpriv")
+        .args(["--pdeathsig", "TERM"])
+        .arg(program)
         .arg("--config")
         .arg(directory.join("tenantd.toml"))
         .arg("run")
