@@ -2,7 +2,7 @@
 
 use clap::Args;
 use tenantd::{
-    Config, Result,
+    Config, Error, Result,
     fleet::{State, ledger, requests},
     reconcile::Reason,
 };
@@ -29,7 +29,9 @@ pub(crate) async fn run(
     let engine = super::open(config, !arguments.tenants.is_empty()).await?;
     if arguments.tenants.is_empty() {
         if arguments.rebuild {
-            return Err(migrate::name_the_tenants());
+            return Err(Error::Refused(
+                "--rebuild gives up what a schema held: name the tenants".into(),
+            ));
         }
         return fix_empty(&engine).await;
     }
@@ -56,27 +58,13 @@ pub(crate) async fn run(
 /// Hands every tenant without tables to the daemon.
 async fn fix_empty(engine: &tenantd::daemon::Engine) -> Result<Code> {
     let client = engine.reconciler.pool().get().await?;
-    let census = &engine.reconciler.loaded().census;
-    let mut asked = 0;
-    let mut after = String::new();
-    loop {
-        let page = census
-            .page(
-                &client,
-                Some(&[State::Unprovisioned, State::Empty]),
-                &after,
-                500,
-            )
-            .await?;
-        let ids: Vec<_> = page.tenants.into_iter().map(|tenant| tenant.id).collect();
-        asked += ids.len();
-        if !ids.is_empty() {
-            requests::request_all(&client, &ids).await?;
-        }
-        match page.next {
-            Some(next) => after = next,
-            None => break,
-        }
+    let without = [State::Unprovisioned, State::Empty];
+    let loaded = engine.reconciler.loaded();
+    let tenants = loaded.census.list(&client, Some(&without)).await?;
+    let ids: Vec<_> = tenants.into_iter().map(|tenant| tenant.id).collect();
+    let asked = ids.len();
+    if asked > 0 {
+        requests::migrate(&client, &ids).await?;
     }
     drop(client);
     out!("{asked} tenants without tables are asked for");

@@ -12,7 +12,7 @@ use futures::{StreamExt as _, stream};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::Serialize;
 use tenantd::{
-    Config, Error, Result,
+    Config, Result,
     daemon::Engine,
     fleet::{Group, State, Tenant, requests},
     metrics::ReconcileOutcome,
@@ -27,7 +27,6 @@ use super::{
 
 /// How long a tenant that another process works on is waited for.
 const BUSY: Duration = Duration::from_secs(60);
-const PAGE: u32 = 500;
 
 #[derive(Debug, Args)]
 #[command(group(clap::ArgGroup::new("which").required(true).args(["tenants", "all"])))]
@@ -74,7 +73,7 @@ pub(crate) async fn run(
     if arguments.background {
         let client = engine.reconciler.pool().get().await?;
         if arguments.all {
-            requests::request(&client, &requests::Request::Sweep).await?;
+            requests::sweep(&client).await?;
             out!("asked for a sweep of all tenants");
         } else {
             let ids: Vec<_> = super::find(&engine, &arguments.tenants)
@@ -82,7 +81,7 @@ pub(crate) async fn run(
                 .into_iter()
                 .map(|t| t.id)
                 .collect();
-            requests::request_all(&client, &ids).await?;
+            requests::migrate(&client, &ids).await?;
             out!("asked for {} tenants", ids.len());
         }
         drop(client);
@@ -149,17 +148,8 @@ async fn pending(engine: &Engine) -> Result<Vec<Tenant>> {
         .filter(|state| state.group() == Group::Healing)
         .collect();
     let client = engine.reconciler.pool().get().await?;
-    let census = &engine.reconciler.loaded().census;
-    let mut all = Vec::new();
-    let mut after = String::new();
-    loop {
-        let page = census.page(&client, Some(&healing), &after, PAGE).await?;
-        all.extend(page.tenants);
-        match page.next {
-            Some(next) => after = next,
-            None => return Ok(all),
-        }
-    }
+    let loaded = engine.reconciler.loaded();
+    loaded.census.list(&client, Some(&healing)).await
 }
 
 /// What is told of one tenant.
@@ -297,9 +287,4 @@ fn progress(total: usize) -> ProgressBar {
         bar.set_style(style);
     }
     bar
-}
-
-/// The error for a rebuild without names.
-pub(crate) fn name_the_tenants() -> Error {
-    Error::Refused("--rebuild gives up what a schema held: name the tenants".into())
 }

@@ -10,7 +10,7 @@ use super::{
 pub(crate) async fn run(config: Config, format: output::Format) -> Result<Code> {
     let engine = super::open(config, false).await?;
     let client = engine.reconciler.pool().get().await?;
-    requests::request(&client, &requests::Request::Sweep).await?;
+    requests::sweep(&client).await?;
     drop(client);
     match format {
         output::Format::Table => out!("asked for a sweep"),

@@ -19,6 +19,8 @@ use crate::{
 };
 
 const CENSUS: &str = include_str!("census.sql");
+/// Tenants a listing reads at a time.
+const LIST_PAGE: u32 = 1000;
 const HEAD_CHECK: &str = include_str!("head_check.sql");
 
 /// Columns of one tenant; times as seconds, so that only the database's clock is ever compared.
@@ -239,6 +241,23 @@ impl Census {
             .await
             .during("list the tenants")?;
         Ok(Page::of(&rows, limit))
+    }
+
+    /// All tenants, or those in some states, in order of id; read page by page.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn list(&self, client: &Client, states: Option<&[State]>) -> Result<Vec<Tenant>> {
+        let mut all = Vec::new();
+        let mut after = String::new();
+        loop {
+            let page = self.page(client, states, &after, LIST_PAGE).await?;
+            all.extend(page.tenants);
+            match page.next {
+                Some(next) => after = next,
+                None => return Ok(all),
+            }
+        }
     }
 
     /// The fleet in numbers.

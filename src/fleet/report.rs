@@ -16,7 +16,6 @@ pub const SCHEMA_VERSION: u32 = 1;
 
 /// Tenants that need a person and are listed without being asked for.
 const ATTENTION: u32 = 100;
-const PAGE: u32 = 1000;
 
 /// The fleet, or part of it.
 #[derive(Debug, Clone, Serialize)]
@@ -134,18 +133,7 @@ impl Report {
         let tenants = match listed {
             Listed::Attention => None,
             Listed::Named(names) => Some(reports(&census.find(client, names).await?)),
-            Listed::All => {
-                let mut all = Vec::new();
-                let mut after = String::new();
-                loop {
-                    let page = census.page(client, None, &after, PAGE).await?;
-                    all.extend(reports(&page.tenants));
-                    match page.next {
-                        Some(next) => after = next,
-                        None => break Some(all),
-                    }
-                }
-            }
+            Listed::All => Some(reports(&census.list(client, None).await?)),
         };
         let daemons = instances::running(client).await?;
         Ok(Self {

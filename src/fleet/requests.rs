@@ -14,32 +14,28 @@ pub enum Request {
     Migrate(String),
 }
 
-/// Asks the daemons for something and hints at it.
+/// Asks the daemons to sweep, and hints at it.
 ///
 /// # Errors
 /// When the database does not answer.
-pub async fn request(client: &Client, request: &Request) -> Result<()> {
-    let (kind, tenant) = match request {
-        Request::Sweep => ("sweep", None),
-        Request::Migrate(id) => ("migrate", Some(id.as_str())),
-    };
+pub async fn sweep(client: &Client) -> Result<()> {
     client
         .execute_typed(
-            "WITH r AS (INSERT INTO tenantd.request (kind, tenant_id) VALUES ($1, $2) RETURNING 1)
+            "WITH r AS (INSERT INTO tenantd.request (kind) VALUES ('sweep') RETURNING 1)
              SELECT pg_catalog.pg_notify('tenantd_wake', '') FROM r
              WHERE pg_catalog.pg_notification_queue_usage() < 0.5",
-            &[(&kind, Type::TEXT), (&tenant, Type::TEXT)],
+            &[],
         )
         .await
-        .during(format!("request {kind}"))?;
+        .during("request a sweep")?;
     Ok(())
 }
 
-/// Asks for every tenant without tables that tenantd may fill; how many those are.
+/// Asks the daemons to bring these tenants to head, and hints at it once.
 ///
 /// # Errors
 /// When the database does not answer.
-pub async fn request_all(client: &Client, ids: &[String]) -> Result<()> {
+pub async fn migrate(client: &Client, ids: &[String]) -> Result<()> {
     client
         .execute_typed(
             "WITH r AS (INSERT INTO tenantd.request (kind, tenant_id)

@@ -189,7 +189,7 @@ impl Reconciler {
         warn!(
             tenant.schema = tenant.schema,
             remains,
-            "schema {} was lost; its remains are set aside and it is built again",
+            "schema {} was lost and is built again; what was left of it is kept",
             tenant.schema
         );
         Box::pin(self.reconcile(&tenant.id, reason)).await
