@@ -225,10 +225,7 @@ fn dry_run(engine: &Engine, tenants: &[Tenant], format: output::Format) -> Resul
     let mut groups: BTreeMap<(bool, Vec<&str>), Vec<&str>> = BTreeMap::new();
     for tenant in tenants {
         let plan = engine.reconciler.plan(&loaded, tenant);
-        let files = plan
-            .transactions
-            .iter()
-            .flat_map(|&transaction| plan.files(&loaded.release.set, transaction));
+        let files = plan.files(loaded.release.set.files());
         let files: Vec<_> = match tenant.state.group() {
             Group::NeedsPerson => Vec::new(),
             _ => files.map(|file| file.file.as_str()).collect(),

@@ -103,8 +103,18 @@ impl Engine {
             lost: config.heal.lost,
         };
         let loaded = Loaded::new(registry, release);
+        let direct = match &config.database.listen_url {
+            Some(_) => Some(Pool::new(
+                &listen_target(&config)?,
+                "work",
+                &config.database.session_settings,
+                usize::from(config.database.workers),
+            )?),
+            None => None,
+        };
         let reconciler = Arc::new(Reconciler::new(
             pool,
+            direct,
             Arc::new(SqlFiles { settings }),
             loaded,
             limits,

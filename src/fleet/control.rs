@@ -26,6 +26,11 @@ const MIGRATIONS: &[(i32, &str, &str)] = &[
         "application",
         include_str!("../../migrations/control/0003_application.sql"),
     ),
+    (
+        4,
+        "outside",
+        include_str!("../../migrations/control/0004_outside.sql"),
+    ),
 ];
 
 /// Version of the control schema that this program works with.

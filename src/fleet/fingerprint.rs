@@ -70,7 +70,7 @@ pub async fn compare(
         ));
     }
     for file in files {
-        sql.push_str(&file.sql);
+        sql.push_str(file.in_transaction().0);
         sql.push_str("\n;\n");
     }
     sql.push_str("RESET ROLE;");

@@ -16,6 +16,7 @@ mod calls;
 mod enums;
 mod lexical;
 mod names;
+mod outside;
 mod statements;
 #[cfg(test)]
 mod tests;
@@ -26,6 +27,8 @@ use squawk_syntax::{
     SourceFile, SyntaxElement, SyntaxKind, SyntaxNode, SyntaxToken,
     ast::{self, AstNode},
 };
+
+pub use outside::{Alone, Outside, Plain};
 
 /// The parser recurses once per nested bracket; its debug build overflows a 2 MB thread after a
 /// few hundred. This is address space, of which only what is used becomes memory.
@@ -54,12 +57,16 @@ pub struct Finding {
 }
 
 /// One top-level statement of a file.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Statement {
     /// Bytes from the start of the file to the statement's first token.
     pub offset: usize,
-    /// Line of that token, counted from 1; a comment above belongs to no statement.
+    /// Bytes from the start of the file to the statement's end.
+    pub end: usize,
+    /// Line of the first token, counted from 1; a comment above belongs to no statement.
     pub line: usize,
+    /// Why it cannot run in a transaction, if so.
+    pub alone: Option<Alone>,
 }
 
 /// What reading a file tells about it.
@@ -72,6 +79,10 @@ pub struct Parsed {
     pub opaque: bool,
     /// A statement creates a table, by whichever syntax.
     pub creates_table: bool,
+    /// A statement adds a value to an enum: usable only after a commit.
+    pub adds_enum_value: bool,
+    /// The file cannot run in one transaction.
+    pub outside: Option<Outside>,
     /// Ordered by line.
     pub findings: Vec<Finding>,
 }
@@ -152,7 +163,20 @@ fn inspect(text: &str) -> Parsed {
     let parse = SourceFile::parse(text);
     let root = parse.syntax_node();
     let lines = Lines::new(text);
-    let statements: Vec<SyntaxNode> = root.children().filter(is_statement).collect();
+    let statements: Vec<(SyntaxNode, Statement)> = root
+        .children()
+        .filter(is_statement)
+        .map(|node| {
+            let statement = Statement {
+                offset: start(&node),
+                end: node.text_range().end().into(),
+                line: lines.of(start(&node)),
+                alone: outside::alone(&node),
+            };
+            (node, statement)
+        })
+        .collect();
+    let nodes = || statements.iter().map(|(node, _)| node);
 
     let mut findings = lexical::findings(text, &parse, &lines);
     if statements.is_empty() && findings.is_empty() {
@@ -166,21 +190,28 @@ fn inspect(text: &str) -> Parsed {
         }));
         findings.extend(in_do_block(&node, &lines));
     }
-    let used = enums::uses_of_new_values(&statements).into_iter();
-    findings.extend(used.map(|(at, problem)| problem.on_line(lines.of(at))));
+    let uses_new_value = enums::use_of_new_value(nodes());
+    let refuses = statements.iter().any(|(_, it)| it.alone.is_some());
+    let outside = (uses_new_value.is_some() || refuses).then(|| Outside {
+        plain: uses_new_value
+            .is_none()
+            .then(|| outside::plain(text, &statements)),
+    });
+    if outside.is_some() {
+        findings.extend(nodes().filter(|it| calls::is_opaque(it)).map(|it| {
+            let line = lines.of(start(it));
+            outside::opaque(it).on_line(line)
+        }));
+    }
     findings.sort_by_key(|it| (it.line, it.severity, it.rule));
     findings.dedup();
 
     Parsed {
-        opaque: statements.iter().any(calls::is_opaque),
-        creates_table: statements.iter().any(creates_table),
-        statements: statements
-            .iter()
-            .map(|it| Statement {
-                offset: start(it),
-                line: lines.of(start(it)),
-            })
-            .collect(),
+        opaque: nodes().any(calls::is_opaque),
+        creates_table: nodes().any(creates_table),
+        adds_enum_value: nodes().any(|it| enums::added_value(it).is_some()),
+        outside,
+        statements: statements.into_iter().map(|(_, it)| it).collect(),
         findings,
     }
 }
@@ -189,6 +220,7 @@ fn refusals(node: &SyntaxNode) -> Vec<Problem> {
     let mut found = names::problems(node);
     found.extend(statements::problem(node));
     found.extend(calls::problem(node));
+    found.extend(outside::problem(node));
     found
 }
 

@@ -4,7 +4,7 @@ use std::{cmp::Ordering, time::Duration};
 
 use sha2::{Digest as _, Sha256};
 
-use super::check::{self, Finding, Severity, Statement};
+use super::check::{self, Finding, Outside, Plain, Severity, Statement};
 
 /// One entry of a migration set.
 #[derive(Debug)]
@@ -29,8 +29,23 @@ pub struct Migration {
     pub opaque: bool,
     /// Whether some statement creates a table.
     pub creates_table: bool,
-    /// `-- tenantd: max_hold=30s`: how long this file may hold strong locks on existing tables.
+    /// Whether some statement adds a value to an enum, which can be used only after a commit.
+    pub adds_enum_value: bool,
+    /// The file cannot, or by its marker shall not, run in one transaction.
+    pub outside: Option<Outside>,
+    /// What its marker comments say.
+    pub markers: Markers,
+}
+
+/// Marker comments, `-- tenantd: key=value`, each on a line of its own.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Markers {
+    /// `max_hold=30s`: how long this file may hold strong locks on existing tables.
     pub max_hold: Option<Duration>,
+    /// `statement_timeout=1h`: how long a statement of this file may take.
+    pub statement_timeout: Option<Duration>,
+    /// `transaction=none`: its statements run one by one.
+    pub no_transaction: bool,
 }
 
 /// Splits `<version>_<name>.sql` into version and name.
@@ -93,7 +108,13 @@ impl Migration {
         };
         let parsed = check::check(&sql);
         findings.extend(parsed.findings);
-        let max_hold = markers(&sql, findings);
+        let markers = Markers::read(&sql, findings);
+        let asked = markers.no_transaction.then(|| Outside {
+            plain: Some(Plain {
+                sql: sql.clone(),
+                statements: parsed.statements.clone(),
+            }),
+        });
         Some(Self {
             ordinal: 0,
             digest: String::new(),
@@ -105,37 +126,61 @@ impl Migration {
             statements: parsed.statements,
             opaque: parsed.opaque,
             creates_table: parsed.creates_table,
-            max_hold,
+            adds_enum_value: parsed.adds_enum_value,
+            outside: parsed.outside.or(asked),
+            markers,
         })
+    }
+
+    /// Text and statements for a transaction that holds all of the file.
+    pub fn in_transaction(&self) -> (&str, &[Statement]) {
+        match self.outside.as_ref().and_then(|it| it.plain.as_ref()) {
+            Some(plain) => (&plain.sql, &plain.statements),
+            None => (&self.sql, &self.statements),
+        }
+    }
+
+    /// Whether it takes several transactions, also where nobody uses the schema.
+    pub fn needs_commits(&self) -> bool {
+        self.outside.as_ref().is_some_and(|it| it.plain.is_none())
     }
 }
 
-/// Reads the marker comments, `-- tenantd: key=value`, each on a line of its own.
-fn markers(sql: &str, findings: &mut Vec<Finding>) -> Option<Duration> {
-    let mut max_hold = None;
-    for (index, line) in sql.lines().enumerate() {
-        let Some(marker) = line.strip_prefix("-- tenantd:") else {
-            continue;
-        };
-        let value = match marker.trim().split_once('=') {
-            Some((key, value)) if key.trim() == "max_hold" => {
-                humantime::parse_duration(value.trim()).ok()
+impl Markers {
+    fn read(sql: &str, findings: &mut Vec<Finding>) -> Self {
+        let mut markers = Self::default();
+        for (index, line) in sql.lines().enumerate() {
+            let Some(marker) = line.strip_prefix("-- tenantd:") else {
+                continue;
+            };
+            if markers.take(marker).is_none() {
+                findings.push(problem(
+                    "marker",
+                    index + 1,
+                    format!(
+                        "`{}` is no marker; there are `-- tenantd: max_hold=30s`, `-- tenantd: statement_timeout=1h` \
+                         and `-- tenantd: transaction=none`",
+                        line.trim()
+                    ),
+                ));
             }
-            _ => None,
-        };
-        match value {
-            Some(value) if !value.is_zero() => max_hold = Some(value),
-            _ => findings.push(problem(
-                "marker",
-                index + 1,
-                format!(
-                    "`{}` is no marker; the one there is reads `-- tenantd: max_hold=30s`",
-                    line.trim()
-                ),
-            )),
         }
+        markers
     }
-    max_hold
+
+    fn take(&mut self, marker: &str) -> Option<()> {
+        let (key, value) = marker.trim().split_once('=')?;
+        let duration = humantime::parse_duration(value.trim())
+            .ok()
+            .filter(|it| !it.is_zero());
+        match key.trim() {
+            "max_hold" => self.max_hold = Some(duration?),
+            "statement_timeout" => self.statement_timeout = Some(duration?),
+            "transaction" if value.trim() == "none" => self.no_transaction = true,
+            _ => return None,
+        }
+        Some(())
+    }
 }
 
 fn problem(rule: &'static str, line: usize, message: String) -> Finding {
@@ -193,8 +238,13 @@ mod tests {
     #[test]
     fn markers_are_read_and_unknown_ones_refused() {
         let (file, findings) = parse("-- tenantd: max_hold=30s\nCREATE TABLE t (id int);");
-        assert_eq!(file.unwrap().max_hold, Some(Duration::from_secs(30)));
+        assert_eq!(
+            file.unwrap().markers.max_hold,
+            Some(Duration::from_secs(30))
+        );
         assert!(findings.is_empty());
+        let (file, _) = parse("-- tenantd: transaction=none\nCREATE TABLE t (id int);");
+        assert!(file.unwrap().outside.is_some());
         let (_, findings) = parse("CREATE TABLE t (id int);\n-- tenantd: maxhold=1s\n");
         assert_eq!((findings[0].rule, findings[0].line), ("marker", 2));
     }

@@ -5,7 +5,7 @@ pub mod file;
 pub mod plan;
 pub mod set;
 
-pub use check::{Finding, Severity};
+pub use check::{Alone, Finding, Severity};
 pub use file::Migration;
-pub use plan::Plan;
+pub use plan::{Plan, Step};
 pub use set::{FileFinding, MigrationSet, SetError};

@@ -110,6 +110,7 @@ impl MigrationSet {
             file::compare_versions(&a.version, &b.version).then_with(|| a.file.cmp(&b.file))
         });
         findings.extend(duplicates(&files));
+        findings.extend(outside(&files));
         if findings
             .iter()
             .any(|f| f.finding.severity == Severity::Error)
@@ -168,6 +169,43 @@ fn duplicates(files: &[Migration]) -> Vec<FileFinding> {
             },
         })
         .collect()
+}
+
+/// What to say of the files that run outside a transaction.
+fn outside(files: &[Migration]) -> Vec<FileFinding> {
+    let mut found = Vec::new();
+    let mut has_tables = false;
+    for file in files {
+        let mut say = |severity, rule, message: &str| {
+            found.push(FileFinding {
+                file: file.file.clone(),
+                finding: Finding {
+                    severity,
+                    rule,
+                    line: 1,
+                    message: message.to_owned(),
+                },
+            });
+        };
+        if file.needs_commits() && !has_tables {
+            say(
+                Severity::Error,
+                "enum-value-used",
+                "the file uses an enum value that it adds, which takes a commit in between, and no file before \
+                 it creates a table: use the value in a later file",
+            );
+        }
+        if file.outside.is_some() && !file.markers.no_transaction && file.statements.len() > 1 {
+            say(
+                Severity::Warning,
+                "several-commits",
+                "the file cannot run in one transaction: when a statement fails, those before it stay, and the \
+                 next attempt goes on behind them; `-- tenantd: transaction=none` says that this is meant",
+            );
+        }
+        has_tables |= file.creates_table;
+    }
+    found
 }
 
 fn read(dir: &Path) -> Result<Vec<(String, Vec<u8>)>, SetError> {

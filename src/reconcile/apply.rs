@@ -15,6 +15,20 @@ pub struct ApplyError {
     pub committed: Option<usize>,
     /// The file (ordinal) and the line that failed, where it was a file's.
     pub place: Option<(usize, usize)>,
+    /// The statement ran in no transaction, under its own deadline.
+    pub alone: bool,
+}
+
+impl ApplyError {
+    /// An error of a statement of ours.
+    pub(super) fn without_place(source: tokio_postgres::Error) -> Self {
+        Self {
+            source,
+            committed: None,
+            place: None,
+            alone: false,
+        }
+    }
 }
 
 /// Sends the message; success means every transaction in it committed.
@@ -43,6 +57,7 @@ pub async fn apply(
         ApplyError {
             committed: message.committed(answered),
             place: message.locate(release, position, answered),
+            alone: false,
             source,
         }
     })

@@ -41,7 +41,7 @@ fn kind_of(code: &SqlState, error: &DbError) -> Kind {
 fn classify(code: &str, message: &str, schema: Option<&str>) -> Kind {
     match code {
         "TD001" | "TD002" => Kind::Raced,
-        "TD003" => Kind::Terminal,
+        "TD003" | "TD004" => Kind::Terminal,
         "55P03" => Kind::Blocked,
         "53100" | "53200" | "53300" => Kind::Server,
         // Pending trigger events, read-only (failover), too many notifications.

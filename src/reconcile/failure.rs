@@ -47,7 +47,11 @@ impl Failed<'_> {
             seen,
             committed,
         } = self;
-        let kind = disposition::kind(&error.source);
+        let mut kind = disposition::kind(&error.source);
+        if kind == Kind::Terminal && error.alone && seen.blocker.is_some() && seen.held.is_none() {
+            // A concurrent build waits for others under its own deadline: 57014, but no fault of the file's.
+            kind = Kind::Blocked;
+        }
         if kind == Kind::Raced {
             outcome.kind = ReconcileOutcome::Busy;
             outcome.retry_in = Some(BUSY_RETRY);

@@ -15,7 +15,7 @@ use tokio_postgres::error::ErrorPosition;
 
 use crate::{
     fleet::{Release, Tenant},
-    migrations::{Migration, Plan},
+    migrations::Migration,
     pg::ident::{Ident, Literal, Nullable, search_path, text_array},
 };
 
@@ -56,6 +56,39 @@ pub struct Envelope {
     pub notify: bool,
 }
 
+/// What a message is made for: one tenant, from where it stands now.
+#[derive(Debug, Clone, Copy)]
+pub struct Work<'a> {
+    /// The set and its released head.
+    pub release: &'a Release,
+    /// The tenant; its digest and namespace are what the guard demands.
+    pub tenant: &'a Tenant,
+    /// How files are run.
+    pub settings: &'a Settings,
+    /// What the message carries besides.
+    pub envelope: Envelope,
+}
+
+impl Work<'_> {
+    /// The search path that the files see.
+    pub(super) fn search_path(&self) -> String {
+        search_path(&self.tenant.schema, &self.settings.search_path)
+    }
+
+    /// Milliseconds that a statement of these files may take.
+    pub(super) fn statement_timeout(&self, files: &[Migration]) -> u128 {
+        let marked = files.iter().filter_map(|it| it.markers.statement_timeout);
+        let longest = marked.max().unwrap_or(self.settings.statement_timeout);
+        longest.as_millis()
+    }
+
+    /// The namespace oid that was observed; NULL where the message creates the schema itself.
+    fn namespace(&self) -> String {
+        let oid = self.tenant.namespace;
+        oid.map_or_else(|| "NULL".into(), |oid| oid.to_string())
+    }
+}
+
 /// Part of a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Part {
@@ -84,35 +117,35 @@ struct Span {
 }
 
 impl Message {
-    /// Lays the message out.
-    pub fn new(
-        release: &Release,
-        tenant: &Tenant,
-        plan: &Plan,
-        settings: &Settings,
-        envelope: Envelope,
-    ) -> Self {
-        let mut message = Self {
-            sql: String::with_capacity(16 * 1024),
-            parts: Vec::new(),
-        };
-        let mut digest = tenant.digest.as_deref();
-        let mut opaque = false;
-        for (index, &transaction) in plan.transactions.iter().enumerate() {
-            let files = plan.files(&release.set, transaction);
-            let create = plan.create_schema && index == 0;
-            message.open(tenant, settings, envelope, digest, create);
+    /// Lays out one transaction for each of `transactions`; `create`: the first creates the schema.
+    pub fn new(work: Work<'_>, create: bool, transactions: &[&[Migration]]) -> Self {
+        let mut message = Self::empty();
+        let mut digest = work.tenant.digest.as_deref();
+        for (index, &files) in transactions.iter().enumerate() {
+            let namespace = if create && index > 0 {
+                format!(
+                    "{}::pg_catalog.regnamespace",
+                    Literal(&Ident(&work.tenant.schema).to_string())
+                )
+            } else {
+                work.namespace()
+            };
+            message.open(work, digest, &namespace, files);
+            message.create_schema(work, create && index == 0);
+            message.become_role(work);
             if files.iter().any(|file| file.opaque) {
                 message.ours(BEFORE, 1);
             }
             for file in files {
                 message.file(file);
             }
-            message.close(release, tenant, settings, envelope, files);
+            message.close(work, &namespace, files);
             digest = files.last().map(|file| file.digest.as_str());
-            opaque |= files.iter().any(|file| file.opaque);
         }
-        if opaque {
+        if transactions
+            .iter()
+            .any(|files| files.iter().any(|file| file.opaque))
+        {
             // Code we cannot read may have left session state for the next tenant. DISCARD ALL itself
             // is refused inside a message.
             message.ours(
@@ -124,16 +157,72 @@ impl Message {
         message
     }
 
-    fn open(
-        &mut self,
-        tenant: &Tenant,
-        settings: &Settings,
-        envelope: Envelope,
-        digest: Option<&str>,
-        create: bool,
-    ) {
-        let schema = &tenant.schema;
-        let deadlock = if settings.yields_deadlocks {
+    /// One transaction that holds no file: `ours` in it is run under the guard.
+    pub(super) fn guarded(work: Work<'_>, files: &[Migration], ours: &str) -> Self {
+        let mut message = Self::empty();
+        message.open(
+            work,
+            work.tenant.digest.as_deref(),
+            &work.namespace(),
+            files,
+        );
+        message.ours(ours, 1);
+        message.commit(Part::Ours);
+        message
+    }
+
+    /// One transaction for one statement of a file that runs outside, and `ours` behind it.
+    pub(super) fn statement(work: Work<'_>, file: &Migration, index: usize, ours: &str) -> Self {
+        let mut message = Self::empty();
+        let files = std::slice::from_ref(file);
+        message.open(
+            work,
+            work.tenant.digest.as_deref(),
+            &work.namespace(),
+            files,
+        );
+        message.become_role(work);
+        let statement = &file.statements[index];
+        message.part(Part::File(file.ordinal), 1);
+        let _ = write!(
+            message.sql,
+            "{}\n;\n",
+            &file.sql[statement.offset..statement.end]
+        );
+        if work.settings.role.is_some() {
+            message.ours("SELECT pg_catalog.set_config('role', 'none', true)", 1);
+        }
+        message.ours(ours, 1);
+        message.commit(Part::Ours);
+        message
+    }
+
+    /// The transaction that records a file whose statements are all done.
+    pub(super) fn recorded(work: Work<'_>, file: &Migration, ours: &str) -> Self {
+        let mut message = Self::empty();
+        let files = std::slice::from_ref(file);
+        message.open(
+            work,
+            work.tenant.digest.as_deref(),
+            &work.namespace(),
+            files,
+        );
+        message.become_role(work);
+        message.record(work, &work.namespace(), files, false);
+        message.ours(ours, 1);
+        message.commit(Part::Commit(file.ordinal));
+        message
+    }
+
+    fn empty() -> Self {
+        Self {
+            sql: String::with_capacity(16 * 1024),
+            parts: Vec::new(),
+        }
+    }
+
+    fn open(&mut self, work: Work<'_>, digest: Option<&str>, namespace: &str, files: &[Migration]) {
+        let deadlock = if work.settings.yields_deadlocks {
             ", pg_catalog.set_config('deadlock_timeout', '10ms', true)"
         } else {
             ""
@@ -146,20 +235,19 @@ impl Message {
                  pg_catalog.set_config('statement_timeout', '{statement}ms', true), \
                  pg_catalog.set_config('standard_conforming_strings', 'on', true){deadlock}; \
                  SELECT tenantd.guard({id}, {name}, {digest}, {namespace}, pg_catalog.current_schema())",
-                path = Literal(&search_path(schema, &settings.search_path)),
-                lock = envelope.lock_timeout.as_millis(),
-                statement = settings.statement_timeout.as_millis(),
-                id = Literal(&tenant.id),
-                name = Literal(schema),
+                path = Literal(&work.search_path()),
+                lock = work.envelope.lock_timeout.as_millis(),
+                statement = work.statement_timeout(files),
+                id = Literal(&work.tenant.id),
+                name = Literal(&work.tenant.schema),
                 digest = Nullable(digest),
-                namespace = namespace(tenant),
             ),
             3,
         );
-        if create {
-            self.create_schema(schema, settings);
-        }
-        if let Some(role) = &settings.role {
+    }
+
+    fn become_role(&mut self, work: Work<'_>) {
+        if let Some(role) = &work.settings.role {
             self.ours(
                 &format!(
                     "SELECT pg_catalog.set_config('role', {}, true)",
@@ -170,8 +258,12 @@ impl Message {
         }
     }
 
-    fn create_schema(&mut self, schema: &str, settings: &Settings) {
-        let schema = Ident(schema);
+    fn create_schema(&mut self, work: Work<'_>, create: bool) {
+        if !create {
+            return;
+        }
+        let settings = work.settings;
+        let schema = Ident(&work.tenant.schema);
         let owner = settings.owner.as_deref().or(settings.role.as_deref());
         let owner = owner.map_or_else(String::new, |owner| {
             format!(" AUTHORIZATION {}", Ident(owner))
@@ -214,20 +306,26 @@ impl Message {
     }
 
     fn file(&mut self, file: &Migration) {
-        self.part(Part::File(file.ordinal), file.statements.len());
+        let (sql, statements) = file.in_transaction();
+        self.part(Part::File(file.ordinal), statements.len());
         // The line end closes a comment, the semicolon a statement; an empty statement is not answered.
-        let _ = write!(self.sql, "{}\n;\n", file.sql);
+        let _ = write!(self.sql, "{sql}\n;\n");
     }
 
-    fn close(
-        &mut self,
-        release: &Release,
-        tenant: &Tenant,
-        settings: &Settings,
-        envelope: Envelope,
-        files: &[Migration],
-    ) {
+    fn close(&mut self, work: Work<'_>, namespace: &str, files: &[Migration]) {
         let last = files.last().expect("a planned transaction has files");
+        self.record(work, namespace, files, files.iter().any(|file| file.opaque));
+        self.commit(Part::Commit(last.ordinal));
+    }
+
+    fn record(&mut self, work: Work<'_>, namespace: &str, files: &[Migration], look: bool) {
+        let Work {
+            release,
+            tenant,
+            settings,
+            envelope,
+        } = work;
+        let last = files.last().expect("a record is of files");
         let (mut user, mut expected) = ("CURRENT_USER", "SESSION_USER".to_owned());
         if let Some(role) = &settings.role {
             // The role has no right on the ledger: remember who the files ended as, then step back.
@@ -248,19 +346,20 @@ impl Message {
                 id = Literal(&tenant.id),
                 schema = Literal(&tenant.schema),
                 name = Nullable(tenant.name.as_deref()),
-                namespace = namespace(tenant),
                 versions = text_array(files.iter().map(|file| file.version.as_str())),
                 checksums = text_array(files.iter().map(|file| file.checksum.as_str())),
                 ordinals = ordinals.join(","),
                 digest = Literal(&last.digest),
-                path = Literal(&search_path(&tenant.schema, &settings.search_path)),
-                look = files.iter().any(|file| file.opaque),
+                path = Literal(&work.search_path()),
                 notify = envelope.notify,
                 instance = Literal(&settings.instance),
             ),
             1,
         );
-        self.part(Part::Commit(last.ordinal), 1);
+    }
+
+    fn commit(&mut self, part: Part) {
+        self.part(part, 1);
         self.sql.push_str("COMMIT;\n");
     }
 
@@ -328,8 +427,8 @@ impl Message {
             if let Part::File(ordinal) = part
                 && answered < before + span.statements
             {
-                let statement = &release.set.files()[ordinal - 1].statements[answered - before];
-                return Some((*ordinal, statement.line));
+                let (_, statements) = release.set.files()[ordinal - 1].in_transaction();
+                return Some((*ordinal, statements[answered - before].line));
             }
             before += span.statements;
             if answered < before {
@@ -338,11 +437,4 @@ impl Message {
         }
         None
     }
-}
-
-/// The namespace oid that was observed; NULL where the message creates the schema itself.
-fn namespace(tenant: &Tenant) -> String {
-    tenant
-        .namespace
-        .map_or_else(|| "NULL".into(), |oid| oid.to_string())
 }

@@ -4,6 +4,7 @@ pub mod apply;
 pub mod disposition;
 mod failure;
 pub mod message;
+pub mod outside;
 pub mod pace;
 pub mod queue;
 pub mod reconciler;

@@ -17,7 +17,7 @@ use crate::{
     error::{During, Result},
     fleet::{Census, Group, Registry, Release, State, Tenant, ledger, lost},
     metrics::ReconcileOutcome,
-    migrations::Plan,
+    migrations::{Plan, Step},
     pg::{Connection, Pool, pool},
 };
 
@@ -80,6 +80,8 @@ pub struct Outcome {
 /// Brings single tenants to head.
 pub struct Reconciler {
     pool: Pool,
+    /// Past a transaction pooler, for files that need a session of their own; where `pool` does not do.
+    direct: Option<Pool>,
     runner: Arc<dyn Runner>,
     loaded: RwLock<Arc<Loaded>>,
     limits: Limits,
@@ -87,9 +89,16 @@ pub struct Reconciler {
 
 impl Reconciler {
     /// A reconciler over these connections.
-    pub fn new(pool: Pool, runner: Arc<dyn Runner>, loaded: Arc<Loaded>, limits: Limits) -> Self {
+    pub fn new(
+        pool: Pool,
+        direct: Option<Pool>,
+        runner: Arc<dyn Runner>,
+        loaded: Arc<Loaded>,
+        limits: Limits,
+    ) -> Self {
         Self {
             pool,
+            direct,
             runner,
             loaded: RwLock::new(loaded),
             limits,
@@ -232,6 +241,16 @@ impl Reconciler {
             notify: reason.is_event(),
         };
         let before = tenant.ordinal.unwrap_or(0);
+        let outside = plan.steps.iter().any(Step::is_outside);
+        let (connection, backend) = match &self.direct {
+            Some(direct) if outside => {
+                drop(connection);
+                let connection = direct.get().await?;
+                let backend = pid(&connection).await?;
+                (connection, backend)
+            }
+            _ => (connection, tenant.backend),
+        };
         let mut seen = watch::Seen::default();
         let result = {
             let applying = self
@@ -242,7 +261,7 @@ impl Reconciler {
                 let max_hold = self.max_hold(release, &plan);
                 tokio::select! {
                     result = applying => result,
-                    () = watch::watch(&self.pool, tenant.backend, cancel, max_hold, &mut seen) => {
+                    () = watch::watch(&self.pool, backend, cancel, max_hold, &mut seen) => {
                         unreachable!("it watches until it is dropped")
                     }
                 }
@@ -275,7 +294,11 @@ impl Reconciler {
                 outcome.version = committed
                     .checked_sub(1)
                     .map(|index| release.set.files()[index].version.clone());
-                recover(connection, error.place.is_some() || seen.cancelling).await;
+                recover(
+                    connection,
+                    error.place.is_some() || seen.cancelling || outside,
+                )
+                .await;
                 Failed {
                     release,
                     tenant: &tenant,
@@ -293,16 +316,21 @@ impl Reconciler {
 
     /// The longest hold that any file of the plan may take.
     fn max_hold(&self, release: &Release, plan: &Plan) -> Duration {
-        let files = plan
-            .transactions
-            .iter()
-            .flat_map(|&transaction| plan.files(&release.set, transaction));
-        files
-            .filter_map(|file| file.max_hold)
+        plan.files(release.set.files())
+            .filter_map(|file| file.markers.max_hold)
             .max()
             .unwrap_or(self.limits.max_hold)
             .max(self.limits.max_hold)
     }
+}
+
+/// The server process of a connection.
+async fn pid(connection: &Connection) -> Result<i32> {
+    let rows = connection
+        .query_typed("SELECT pg_catalog.pg_backend_pid()", &[])
+        .await
+        .during("ask for the server process")?;
+    Ok(rows[0].get(0))
 }
 
 /// A connection that has served many tenants, or that a cancel is on its way to, is replaced.
@@ -313,7 +341,7 @@ fn give_back(connection: Connection, cancelled: bool) {
 }
 
 /// A failed transaction is rolled back before anybody else gets the connection. A session in which a
-/// file failed is not used again: what the file left in it is unknown.
+/// file failed is not used again: what the file left in it is unknown, a lock of the session's for one.
 async fn recover(connection: Connection, in_a_file: bool) {
     let rolled_back = tokio::time::timeout(ROLLBACK, connection.batch_execute("ROLLBACK")).await;
     if in_a_file || !matches!(rolled_back, Ok(Ok(()))) {

@@ -1,15 +1,16 @@
 //! What to apply comes through one seam. SQL files are the first implementation of it.
 
 use futures::future::BoxFuture;
-use tokio_postgres::Client;
+use tokio_postgres::{Client, types::Type};
 
 use super::{
     apply::{ApplyError, apply},
-    message::{Envelope, Message, Settings},
+    message::{Envelope, Message, Settings, Work},
+    outside,
 };
 use crate::{
     fleet::{Release, Tenant},
-    migrations::Plan,
+    migrations::{Migration, Plan, Step},
 };
 
 /// Brings one schema from what was observed to the released head.
@@ -41,7 +42,7 @@ impl Runner for SqlFiles {
             tenant.namespace.is_some(),
             tenant.has_tables,
             tenant.ordinal.unwrap_or(0),
-            release.head,
+            &release.set.files()[..release.head],
         )
     }
 
@@ -54,8 +55,53 @@ impl Runner for SqlFiles {
         envelope: Envelope,
     ) -> BoxFuture<'a, Result<(), ApplyError>> {
         Box::pin(async move {
-            let message = Message::new(release, tenant, plan, &self.settings, envelope);
-            apply(client, release, &message).await
+            let mut tenant = tenant.clone();
+            let mut create = plan.create_schema;
+            let mut committed = None;
+            // One message for all transactions up to a file that runs outside.
+            for steps in plan
+                .steps
+                .chunk_by(|a, b| !a.is_outside() && !b.is_outside())
+            {
+                if !create && tenant.namespace.is_none() {
+                    tenant.namespace = namespace(client, &tenant.schema).await?;
+                }
+                let work = Work {
+                    release,
+                    tenant: &tenant,
+                    settings: &self.settings,
+                    envelope,
+                };
+                let files: Vec<&[Migration]> = steps
+                    .iter()
+                    .map(|step| step.files(release.set.files()))
+                    .collect();
+                let result = match steps {
+                    [Step::Outside(_)] => outside::run(client, work, &files[0][0]).await,
+                    _ => apply(client, release, &Message::new(work, create, &files)).await,
+                };
+                result.map_err(|error| ApplyError {
+                    committed: error.committed.or(committed),
+                    ..error
+                })?;
+                create = false;
+                let last = files.last().and_then(|files| files.last());
+                committed = last.map(|file| file.ordinal);
+                tenant.digest = last.map(|file| file.digest.clone());
+            }
+            Ok(())
         })
     }
+}
+
+/// The oid of a schema that the message before has created.
+async fn namespace(client: &Client, schema: &str) -> Result<Option<u32>, ApplyError> {
+    let rows = client
+        .query_typed(
+            "SELECT oid FROM pg_catalog.pg_namespace WHERE nspname = $1::text::name",
+            &[(&schema, Type::TEXT)],
+        )
+        .await
+        .map_err(ApplyError::without_place)?;
+    Ok(rows.first().map(|row| row.get(0)))
 }

@@ -11,6 +11,7 @@ mod http;
 mod install;
 mod layers;
 mod locks;
+mod outside;
 mod passwords;
 mod roles;
 mod shipped;

@@ -37,8 +37,8 @@ pub(super) fn problem(node: &SyntaxNode) -> Option<Problem> {
     let (rule, advice) = match node.kind() {
         SyntaxKind::SET => return setting(node),
         SyntaxKind::GRANT | SyntaxKind::REVOKE => role_grant(node)?,
-        SyntaxKind::CLUSTER | SyntaxKind::REPACK => whole_database(node)?,
-        kind => always(kind).or_else(|| when_concurrent(node))?,
+        SyntaxKind::CLUSTER | SyntaxKind::REPACK | SyntaxKind::VACUUM => whole_database(node)?,
+        kind => always(kind)?,
     };
     let message = format!("{} is refused: {advice}", named(node));
     Some(Problem::error(rule, node, message))
@@ -94,20 +94,26 @@ fn always(kind: SyntaxKind) -> Option<(&'static str, &'static str)> {
             "temporary-object",
             "it outlives the tenant, use a WITH query, or a table dropped at the end of the file",
         ),
-        SyntaxKind::VACUUM => (NO_TRANSACTION, VACUUM_ADVICE),
-        SyntaxKind::DETACH_CONCURRENTLY
-        | SyntaxKind::REINDEX_TARGET_SCHEMA
+        SyntaxKind::DETACH_CONCURRENTLY => (
+            NO_TRANSACTION,
+            "it cannot run in a transaction, and one that broke cannot be repeated: use the plain form",
+        ),
+        SyntaxKind::REINDEX_OPTION_CONCURRENTLY => (
+            NO_TRANSACTION,
+            "write it behind the kind of object: REINDEX INDEX CONCURRENTLY …",
+        ),
+        SyntaxKind::REINDEX_TARGET_SCHEMA
         | SyntaxKind::REINDEX_TARGET_DATABASE
-        | SyntaxKind::REINDEX_TARGET_SYSTEM => (NO_TRANSACTION, TRANSACTION_ADVICE),
+        | SyntaxKind::REINDEX_TARGET_SYSTEM => (
+            NO_TRANSACTION,
+            "it cannot run in a transaction, and goes through more than the file can name: name the \
+             index or the table",
+        ),
         kind if is_database_wide(kind) => (DATABASE_WIDE, DATABASE_ADVICE),
         _ => return None,
     })
 }
 
-const VACUUM_ADVICE: &str = "it cannot run in a transaction, and files that need none are not \
-                             supported in this version: leave it to autovacuum";
-const TRANSACTION_ADVICE: &str = "it cannot run in a transaction, and files that need none are \
-                                  not supported in this version: use the plain form";
 const DATABASE_ADVICE: &str = "it acts on the whole database and would run once a tenant, do it \
                                once outside the migration set";
 
@@ -215,7 +221,7 @@ fn role_grant(node: &SyntaxNode) -> Option<(&'static str, &'static str)> {
     (!on_objects).then_some((DATABASE_WIDE, advice))
 }
 
-/// CLUSTER and REPACK without a table go through all tables of the database.
+/// CLUSTER, REPACK and VACUUM without a table go through all tables of the database.
 fn whole_database(node: &SyntaxNode) -> Option<(&'static str, &'static str)> {
     let advice = "without a table it goes through the whole database, name the table";
     let of_table = [
@@ -225,18 +231,6 @@ fn whole_database(node: &SyntaxNode) -> Option<(&'static str, &'static str)> {
     ];
     let named = of_table.into_iter().any(|it| has_child(node, it));
     (!named).then_some((DATABASE_WIDE, advice))
-}
-
-fn when_concurrent(node: &SyntaxNode) -> Option<(&'static str, &'static str)> {
-    let concurrent = match node.kind() {
-        SyntaxKind::CREATE_INDEX
-        | SyntaxKind::DROP_INDEX
-        | SyntaxKind::REINDEX_TARGET_INDEX
-        | SyntaxKind::REINDEX_TARGET_TABLE => has_token(node, SyntaxKind::CONCURRENTLY_KW),
-        SyntaxKind::REINDEX_OPTION_CONCURRENTLY => true,
-        _ => false,
-    };
-    concurrent.then_some((NO_TRANSACTION, TRANSACTION_ADVICE))
 }
 
 /// `SET LOCAL` of a listed parameter passes, everything else is refused.
@@ -293,8 +287,4 @@ fn first_words(node: &SyntaxNode) -> String {
 
 fn has_child(node: &SyntaxNode, kind: SyntaxKind) -> bool {
     node.children().any(|it| it.kind() == kind)
-}
-
-fn has_token(node: &SyntaxNode, kind: SyntaxKind) -> bool {
-    node.children_with_tokens().any(|it| it.kind() == kind)
 }

@@ -1,4 +1,4 @@
-use super::{Parsed, Severity, check};
+use super::{Alone, Outside, Parsed, Severity, check};
 
 /// Statement, rule, line.
 type Case<'a> = (&'a str, &'a str, usize);
@@ -202,16 +202,8 @@ fn statements_about_the_whole_database_are_refused() {
 }
 
 #[test]
-fn statements_that_need_no_transaction_are_refused() {
+fn statements_outside_a_transaction_are_refused_where_they_cannot_be_repeated() {
     assert_refused(&[
-        ("CREATE INDEX CONCURRENTLY a ON b (c)", "no-transaction", 1),
-        (
-            "CREATE UNIQUE INDEX CONCURRENTLY IF NOT EXISTS a ON b (c)",
-            "no-transaction",
-            1,
-        ),
-        ("DROP INDEX CONCURRENTLY a", "no-transaction", 1),
-        ("REINDEX TABLE CONCURRENTLY a", "no-transaction", 1),
         (
             "REINDEX (VERBOSE, CONCURRENTLY) INDEX a",
             "no-transaction",
@@ -220,32 +212,70 @@ fn statements_that_need_no_transaction_are_refused() {
         ("REINDEX SCHEMA a", "no-transaction", 1),
         ("REINDEX DATABASE a", "no-transaction", 1),
         ("REINDEX SYSTEM a", "no-transaction", 1),
-        ("VACUUM", "no-transaction", 1),
-        ("VACUUM (ANALYZE) a", "no-transaction", 1),
+        ("VACUUM", "database-wide", 1),
         (
             "ALTER TABLE a\nDETACH PARTITION b CONCURRENTLY",
             "no-transaction",
             2,
         ),
+        ("CREATE INDEX CONCURRENTLY ON b (c)", "index-name", 1),
+        (
+            "DROP INDEX CONCURRENTLY a; DO $$ BEGIN END $$",
+            "outside-opaque",
+            1,
+        ),
     ]);
-    assert_accepted("CREATE INDEX a ON b (c); REINDEX TABLE b; CLUSTER b USING a; ANALYZE");
-    assert_accepted("REFRESH MATERIALIZED VIEW CONCURRENTLY a");
+    for inside in [
+        "CREATE INDEX a ON b (c); REINDEX TABLE b; CLUSTER b USING a; ANALYZE",
+        "REFRESH MATERIALIZED VIEW CONCURRENTLY a",
+        "ALTER TYPE mood ADD VALUE 'a'",
+    ] {
+        assert_accepted(inside);
+        assert_eq!(check(inside).outside, None, "{inside}");
+    }
 }
 
 #[test]
-fn an_enum_value_cannot_be_used_in_the_file_that_adds_it() {
+fn a_file_that_refuses_a_transaction_has_a_plain_form_with_every_place_where_it_was() {
+    let text = "VACUUM (ANALYZE) ä;\nCREATE UNIQUE INDEX CONCURRENTLY IF NOT EXISTS \"A b\" ON b (c);\n\
+                DROP INDEX CONCURRENTLY Old;REINDEX TABLE CONCURRENTLY b";
+    let parsed = check(text);
+    let alone: Vec<_> = parsed
+        .statements
+        .iter()
+        .map(|it| it.alone.clone())
+        .collect();
+    assert_eq!(
+        alone,
+        [
+            Some(Alone::Vacuum),
+            Some(Alone::BuildIndex("A b".into())),
+            Some(Alone::DropIndex("old".into())),
+            Some(Alone::Reindex)
+        ]
+    );
+    let plain = parsed.outside.unwrap().plain.unwrap();
+    assert_eq!(plain.sql.len(), text.len());
+    let left: Vec<_> = plain.statements.iter().map(|it| it.line).collect();
+    assert_eq!(left, [2, 3]);
+    assert_eq!(
+        plain.sql.split_whitespace().collect::<Vec<_>>().join(" "),
+        "CREATE UNIQUE INDEX IF NOT EXISTS \"A b\" ON b (c); DROP INDEX Old;"
+    );
+}
+
+#[test]
+fn a_file_that_uses_an_enum_value_it_adds_takes_several_commits() {
     let add = "ALTER TYPE mood ADD VALUE 'it''s' AFTER 'ok';";
-    for used in [
-        "INSERT INTO a VALUES (E'it\\'s')",
-        "DO $$ BEGIN\n PERFORM 'it''s'; END $$",
-    ] {
-        let parsed = check(&format!("{add}\n{used}"));
-        let line = used.lines().count() + 1;
-        assert_eq!(rules(&parsed), [("enum-value-used", line)], "{used}");
-    }
-    assert_accepted(&format!(
+    let parsed = check(&format!("{add}\nINSERT INTO a VALUES (E'it\\'s')"));
+    assert_eq!(rules(&parsed), []);
+    assert_eq!(parsed.outside, Some(Outside { plain: None }));
+    let block = check(&format!("{add}\nDO $$ BEGIN\n PERFORM 'it''s'; END $$"));
+    assert_eq!(rules(&block), [("outside-opaque", 2)]);
+    let unused = check(&format!(
         "SELECT 'it''s'; {add} COMMENT ON TYPE mood IS 'it''s'; SELECT 'ok'"
     ));
+    assert_eq!(unused.outside, None);
 }
 
 const OUTSIDE: &str = include_str!("tests/outside_schema.sql");
