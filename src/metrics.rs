@@ -75,6 +75,8 @@ metrics! {
     schemas_without_tables: IntGauge,
     /// Tenants by state, as the last sweep saw them.
     tenants_by_state: Family<IntGauge, State>,
+    /// Tenants whose catalog differed from a fresh schema's when they were last verified.
+    tenants_drifted: IntGauge,
     /// Whether the LISTEN connection is up and proven by a round trip (1) or not (0).
     listener_connected: IntGauge,
     /// Tenants that wait in the queue.
@@ -172,6 +174,7 @@ mod tests {
             "schemas_existing",
             "schemas_with_tables",
             "schemas_without_tables",
+            "tenants_drifted",
             "listener_connected",
             "queue_depth",
             "sweep_last_success_timestamp_seconds",

@@ -9,7 +9,7 @@ pub(crate) enum Code {
     Ok,
     /// Done, and wrong.
     Error,
-    /// Something is not current.
+    /// Something is not current, or has drifted.
     NotCurrent,
     /// Some tenants failed, the others are done.
     SomeFailed,

@@ -273,7 +273,7 @@ fn dry_run(engine: &Engine, tenants: &[Tenant], format: output::Format) -> Resul
 }
 
 /// A bar on a terminal; nothing elsewhere.
-fn progress(total: usize) -> ProgressBar {
+pub(crate) fn progress(total: usize) -> ProgressBar {
     let bar = ProgressBar::new(total as u64);
     if total < 2 || !stderr().is_terminal() {
         bar.set_draw_target(ProgressDrawTarget::hidden());

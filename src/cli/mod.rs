@@ -11,6 +11,7 @@ mod output;
 mod run;
 mod status;
 mod sweep;
+mod verify;
 
 use std::path::PathBuf;
 
@@ -28,7 +29,7 @@ pub(crate) use exit::Code;
 /// Keeps every tenant schema of a schema-per-tenant PostgreSQL application at head.
 ///
 /// A tenant is named by its id or by its schema. Exit codes: 0 done; 1 an error; 2 wrong usage;
-/// 3 something is not current (with --check); 4 some tenants failed, the others are done.
+/// 3 something is not current (with --check) or has drifted (verify); 4 some tenants failed, the others are done.
 #[derive(Debug, Parser)]
 #[command(version, max_term_width = 100)]
 pub(crate) struct Arguments {
@@ -72,6 +73,8 @@ enum Command {
     Migrate(migrate::Arguments),
     /// Ask the running daemon to look at the whole fleet now.
     Sweep,
+    /// Compare schemas with fresh ones at the same version, line by line.
+    Verify(verify::Arguments),
     /// Take schemas into the ledger that tenantd did not build or that were restored.
     Adopt(adopt::Arguments),
     /// Install or upgrade the schema `tenantd` and the triggers in the database.
@@ -93,6 +96,7 @@ pub(crate) async fn run(arguments: Arguments) -> Result<Code> {
         Command::Fix(arguments) => fix::run(config, arguments, format).await,
         Command::Migrate(arguments) => migrate::run(config, arguments, format).await,
         Command::Sweep => sweep::run(config, format).await,
+        Command::Verify(arguments) => verify::run(config, arguments, format).await,
         Command::Adopt(arguments) => adopt::run(config, arguments, format).await,
         Command::Install(arguments) => install::install(config, arguments).await,
         Command::Uninstall(arguments) => install::uninstall(config, arguments).await,

@@ -125,6 +125,12 @@ fn fleet(report: &Report) {
             parts.join(", ")
         );
     }
+    if report.drifted > 0 {
+        out!(
+            "drifted         {:>6}   `tenantd verify --all` shows how they differ from fresh schemas",
+            report.drifted
+        );
+    }
     if !report.attention.is_empty() {
         out!("\nneeds a person:");
         for tenant in &report.attention {

@@ -143,6 +143,8 @@ pub struct Sweep {
     /// Time between two full sweeps.
     #[serde(with = "de::duration")]
     pub full_interval: Duration,
+    /// Share of the tenants, 0 to 1, whose catalog each full sweep compares with a fresh schema's.
+    pub verify_share: f64,
 }
 
 /// `[retry]`: attempts and backoff.

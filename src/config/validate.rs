@@ -79,6 +79,10 @@ pub(super) fn check(config: &Config, problems: &mut Vec<String>) {
         config.retry.initial <= config.retry.max,
         "`initial` in [retry] must not be longer than `max`",
     );
+    rule(
+        (0.0..=1.0).contains(&config.sweep.verify_share),
+        "`verify_share` in [sweep] must be 0 to 1",
+    );
     texts(config, problems);
     durations(config, problems);
     session_settings(config, problems);

@@ -185,6 +185,7 @@ async fn serve(
             metrics: Arc::clone(&metrics),
             health: Arc::clone(&health),
             intervals: config.sweep.clone(),
+            migrations: config.migrations.clone(),
             nudge: Arc::clone(&nudge),
             instance: engine.instance.clone(),
         }

@@ -26,15 +26,17 @@ use super::{
 use crate::{
     config,
     error::Result,
-    fleet::{Group, State, Tenant, ledger, requests},
+    fleet::{Group, State, Tenant, Verifier, ledger, requests, verify},
     metrics::{Metrics, SweepKind},
-    reconcile::{Reason, Reconciler, queue::Woken},
+    reconcile::{Loaded, Reason, Reconciler, queue::Woken},
 };
 
 const PAGE: u32 = 500;
 const RETRY: Duration = Duration::from_secs(1);
 const TICK: Duration = Duration::from_secs(10);
 const REQUESTS: i64 = 500;
+/// Tenants verified before the connection is let go for others.
+const VERIFIED_AT_ONCE: usize = 20;
 
 /// Asks the sweeper for something between its rounds.
 #[derive(Default)]
@@ -64,6 +66,8 @@ pub struct Sweeper {
     pub health: Arc<Health>,
     /// How often.
     pub intervals: config::Sweep,
+    /// How fresh schemas to compare with are built.
+    pub migrations: config::Migrations,
     /// What asks for a round now.
     pub nudge: Arc<Nudge>,
     /// Id of this daemon.
@@ -158,6 +162,11 @@ impl Sweeper {
             }
             self.health.ticked(Loop::Sweeper);
         }
+        if kind == SweepKind::Full
+            && let Err(error) = self.verify_some(&loaded).await
+        {
+            warn!("the sweep could not verify tenants: {error}");
+        }
         let took = start.elapsed();
         self.metrics
             .sweep_duration_seconds
@@ -177,6 +186,39 @@ impl Sweeper {
             kind.as_str()
         );
         Ok(dropped)
+    }
+
+    /// Compares the configured share of the tenants with fresh schemas, and counts what is known to differ.
+    async fn verify_some(&self, loaded: &Loaded) -> Result<()> {
+        let pool = self.reconciler.pool();
+        let share = self.intervals.verify_share;
+        if share > 0.0 {
+            let verifier = Verifier::new(loaded.release.clone(), self.migrations.clone());
+            let ids = verify::due(&*pool.get().await?, share).await?;
+            for ids in ids.chunks(VERIFIED_AT_ONCE) {
+                let names: Vec<_> = ids.iter().map(String::as_str).collect();
+                let mut connection = pool.get().await?;
+                for tenant in loaded.census.find(&connection, &names).await? {
+                    let found = verifier.verify(&mut connection, &tenant).await?;
+                    if let Some(difference) = found.filter(|it| !it.is_empty()) {
+                        debug!(
+                            tenant.schema = tenant.schema,
+                            "schema {} differs from a fresh one:\n{difference}", tenant.schema
+                        );
+                    }
+                }
+                self.health.ticked(Loop::Sweeper);
+            }
+        }
+        let drifted = verify::drifted(&*pool.get().await?).await?;
+        if drifted > self.metrics.tenants_drifted.get() {
+            warn!(
+                drifted,
+                "{drifted} tenants differ from fresh schemas: `tenantd verify --all` shows how"
+            );
+        }
+        self.metrics.tenants_drifted.set(drifted);
+        Ok(())
     }
 
     /// Whether a sweep hands this tenant to the workers.

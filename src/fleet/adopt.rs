@@ -4,7 +4,7 @@ use tokio_postgres::{Client, types::Type};
 
 use super::{
     census::Release,
-    fingerprint::{self, Difference},
+    fingerprint::{Difference, Fingerprint},
     state::State,
     tenant::Tenant,
 };
@@ -69,15 +69,10 @@ pub async fn examine<'a>(
         });
     };
     let files = &set.files()[..file.ordinal];
-    let difference = fingerprint::compare(
-        client,
-        &tenant.schema,
-        namespace,
-        files,
-        migrations.role.as_deref(),
-        &migrations.search_path,
-    )
-    .await?;
+    let path = &migrations.search_path;
+    let fresh = Fingerprint::fresh(client, files, migrations.role.as_deref(), path).await?;
+    let found = Fingerprint::of(client, &tenant.schema, namespace, path).await?;
+    let difference = found.difference(&fresh);
     Ok(Adoption { files, difference })
 }
 

@@ -31,6 +31,11 @@ const MIGRATIONS: &[(i32, &str, &str)] = &[
         "outside",
         include_str!("../../migrations/control/0004_outside.sql"),
     ),
+    (
+        5,
+        "verified",
+        include_str!("../../migrations/control/0005_verified.sql"),
+    ),
 ];
 
 /// Version of the control schema that this program works with.

@@ -15,8 +15,10 @@ pub mod state;
 pub mod tenant;
 mod triggers;
 mod turn;
+pub mod verify;
 
 pub use census::{Census, Counts, Release};
 pub use registry::Registry;
 pub use state::{Group, State};
 pub use tenant::Tenant;
+pub use verify::Verifier;

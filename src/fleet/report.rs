@@ -8,6 +8,7 @@ use super::{
     instances,
     state::{Group, State},
     tenant::Tenant,
+    verify,
 };
 use crate::error::Result;
 
@@ -28,6 +29,8 @@ pub struct Report {
     pub head: String,
     /// The numbers.
     pub counts: Counts,
+    /// Tenants whose catalog differed from a fresh schema's when they were last verified.
+    pub drifted: i64,
     /// Tenants that need a person, the first hundred.
     pub attention: Vec<TenantReport>,
     /// Whether there are more of them.
@@ -136,11 +139,13 @@ impl Report {
             Listed::All => Some(reports(&census.list(client, None).await?)),
         };
         let daemons = instances::running(client).await?;
+        let drifted = verify::drifted(client).await?;
         Ok(Self {
             schema_version: SCHEMA_VERSION,
             database: database.to_owned(),
             head: release.head().version.clone(),
             counts,
+            drifted,
             attention: reports(&attention.tenants),
             attention_truncated: attention.next.is_some(),
             tenants,

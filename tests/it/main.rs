@@ -18,3 +18,4 @@ mod shipped;
 mod states;
 mod support;
 mod sweep;
+mod verify;
