@@ -2,15 +2,16 @@
 //!
 //! ```text
 //! URI or key=value ──parse──> ordered parameters ─┐
-//! PG* environment ────────────────────────────────┼─> tokio_postgres::Config, warnings
+//! PG* environment ────────────────────────────────┼─> servers, tokio_postgres::Config, Tls, warnings
 //! libpq's defaults, password file ────────────────┘
 //! ```
 //!
 //! A parameter comes from the connection string, else from its PG* variable, else from the default.
-//! The driver has a parser of its own; this one exists because the driver knows no environment and no
-//! password file, and so that an unknown parameter gets a suggestion. Differences to libpq, on
-//! purpose: connections time out after 5 s and dead ones are noticed within about 30 s, and a raw
-//! `@` in the wrong place is refused rather than guessed at.
+//! The driver has a parser of its own; this one exists because the driver knows no environment, no files
+//! and few of the TLS parameters, and so that an unknown parameter gets a suggestion. Differences to libpq, on purpose: connections time out after 5 s and dead ones are
+//! noticed within about 30 s, a raw `@` in the wrong place is refused rather than guessed at, a handshake
+//! that failed is never followed by an attempt without TLS, and what we cannot do is refused where
+//! ignoring it would be less safe.
 //!
 //! Nothing that is printed from here, errors included, contains a password or the connection string:
 //! an error names the parameter and never quotes a value, because what looks like a port can be the
@@ -18,23 +19,29 @@
 
 use std::fmt;
 
-use tokio_postgres::config::Host;
-
 mod build;
 mod endpoints;
+mod files;
 mod params;
 mod parse;
 mod passfile;
 mod system;
+mod tls;
 mod uri;
 
-use system::System;
+pub(super) use endpoints::Server;
+use system::{Env, System};
+
+use super::tls::Tls;
 
 /// A database to connect to, and what the operator should know about how it was found.
 #[derive(Clone)]
 pub struct Target {
-    /// Ready for the driver; `application_name` is set only if the operator set it.
+    /// For the driver, without servers; `application_name` is set only if the operator set it.
     pub config: tokio_postgres::Config,
+    /// The servers to try, in order.
+    pub(super) servers: Vec<Server>,
+    pub(super) tls: Tls,
     /// What was ignored and why: one sentence each, for the log.
     pub warnings: Vec<String>,
 }
@@ -64,34 +71,43 @@ pub fn resolve(
 /// As [`resolve`], with what it looks up in the operating system handed in.
 fn resolve_on(
     url: Option<&str>,
-    env: &dyn Fn(&str) -> Option<String>,
+    env: Env<'_>,
     system: &System<'_>,
 ) -> Result<Target, ConninfoError> {
     let text = url.unwrap_or_default().trim();
     let explicit = parse::connection_string(text)?;
     let mut warnings = Vec::new();
     let params = params::Params::new(explicit, env, &mut warnings)?;
-    let config = build::config(&params, env, system, &mut warnings)?;
-    Ok(Target { config, warnings })
+    let servers = endpoints::servers(&params, system)?;
+    let mut config = build::config(&params, env, system, &servers, &mut warnings)?;
+    let tls = tls::tls(&params, env, system, &servers, &mut config, &mut warnings)?;
+    Ok(Target {
+        config,
+        servers,
+        tls,
+        warnings,
+    })
 }
 
 impl fmt::Display for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let config = &self.config;
-        let hosts: Vec<String> = if config.get_hosts().is_empty() {
-            config
-                .get_hostaddrs()
-                .iter()
-                .map(ToString::to_string)
-                .collect()
-        } else {
-            config.get_hosts().iter().map(host_text).collect()
+        let list = |text: &dyn Fn(&Server) -> String| {
+            let texts: Vec<String> = self.servers.iter().map(text).collect();
+            texts.join(",")
         };
-        let ports: Vec<String> = config.get_ports().iter().map(ToString::to_string).collect();
+        let mut ports = list(&|server| server.port.to_string());
+        if self
+            .servers
+            .windows(2)
+            .all(|pair| pair[0].port == pair[1].port)
+        {
+            ports.truncate(ports.find(',').unwrap_or(ports.len()));
+        }
         let pair = |key: &str, value: &str| format!("{key}={}", parse::quote(value));
         let mut pairs = vec![
-            pair("host", &hosts.join(",")),
-            pair("port", &ports.join(",")),
+            pair("host", &list(&|server| server.name.clone())),
+            pair("port", &ports),
         ];
         pairs.extend(config.get_dbname().map(|name| pair("dbname", name)));
         pairs.extend(config.get_user().map(|user| pair("user", user)));
@@ -103,13 +119,6 @@ impl fmt::Display for Target {
 impl fmt::Debug for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Target({self})")
-    }
-}
-
-fn host_text(host: &Host) -> String {
-    match host {
-        Host::Tcp(name) => name.clone(),
-        Host::Unix(dir) => dir.display().to_string(),
     }
 }
 
@@ -143,6 +152,9 @@ pub enum ConninfoError {
         /// What is missing.
         reason: &'static str,
     },
+    /// What TLS needs is not there or not in order.
+    #[error("TLS: {0}")]
+    Tls(String),
 }
 
 fn unknown(name: Option<&str>) -> String {

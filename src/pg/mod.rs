@@ -1,10 +1,13 @@
-//! How we talk to PostgreSQL: parameters, pool, one LISTEN connection, quoting.
+//! How we talk to PostgreSQL: parameters, TLS, pool, one LISTEN connection, quoting.
 
+mod connect;
 pub mod conninfo;
 pub mod ident;
 pub mod notify;
 pub mod pool;
+pub mod tls;
 
 pub use conninfo::Target;
 pub use notify::Listener;
 pub use pool::{Connection, Pool};
+pub use tls::Tls;

@@ -7,23 +7,24 @@
 use std::{convert::Infallible, future::poll_fn, pin::pin, time::Duration};
 
 use tokio::time::{Instant, interval_at, timeout};
-use tokio_postgres::{AsyncMessage, Client, Connection, NoTls, Socket, tls::NoTlsStream};
+use tokio_postgres::{AsyncMessage, Client, Connection, Socket};
 
 use super::{
     conninfo::Target,
     ident::{Ident, Literal},
+    tls::TlsStream,
 };
 use crate::error::{During, Error, Result};
 
 /// How often the connection proves itself, and how long the proof may take.
 pub const PULSE: Duration = Duration::from_secs(5);
-const CONNECT: Duration = Duration::from_secs(5);
+const START: Duration = Duration::from_secs(5);
 const PULSE_CHANNEL: &str = "tenantd_pulse";
 
 /// A session that listens.
 pub struct Listener {
     client: Client,
-    connection: Connection<Socket, NoTlsStream>,
+    connection: Connection<Socket, TlsStream>,
     pulse: String,
 }
 
@@ -40,11 +41,12 @@ impl Listener {
             .to_owned();
         config.application_name(format!("{name}/listen"));
         let operation = || format!("listen on {target}");
-        let (client, connection) = timeout(CONNECT, config.connect(NoTls))
+        let limit = target.patience();
+        let (client, connection) = timeout(limit, target.connect(&config))
             .await
             .map_err(|_| Error::Timeout {
                 operation: operation(),
-                limit: CONNECT,
+                limit,
             })?
             .during(operation())?;
         let mut listener = Self {
@@ -56,11 +58,11 @@ impl Listener {
             .chain(channels)
             .map(|channel| format!("LISTEN {};", Ident(channel)))
             .collect();
-        timeout(CONNECT, listener.run(&sql, false, |_, _| {}))
+        timeout(START, listener.run(&sql, false, |_, _| {}))
             .await
             .map_err(|_| Error::Timeout {
                 operation: operation(),
-                limit: CONNECT,
+                limit: START,
             })?
             .during(operation())?;
         Ok(listener)

@@ -2,14 +2,11 @@
 
 use std::time::Duration;
 
-use deadpool_postgres::{Manager, ManagerConfig, Object, RecyclingMethod, Runtime, Timeouts};
-use tokio_postgres::NoTls;
-
-use super::conninfo::Target;
+use super::{connect::Opener, conninfo::Target, tls::Tls};
 use crate::error::{Error, Result};
+use deadpool_postgres::{Manager, ManagerConfig, Object, RecyclingMethod, Runtime, Timeouts};
 
 const WAIT: Duration = Duration::from_secs(10);
-const CREATE: Duration = Duration::from_secs(5);
 const RECYCLE: Duration = Duration::from_secs(5);
 
 /// Settings of every working session, as start-up options: they outlive a `RESET ALL`.
@@ -26,6 +23,7 @@ pub type Connection = Object;
 pub struct Pool {
     inner: deadpool_postgres::Pool,
     target: String,
+    tls: Tls,
 }
 
 impl Pool {
@@ -54,9 +52,9 @@ impl Pool {
             options.push_str(&format!(" -c {key}={}", escape_option(value)));
         }
         config.options(options);
-        let manager = Manager::from_config(
+        let manager = Manager::from_connect(
             config,
-            NoTls,
+            Opener(target.clone()),
             ManagerConfig {
                 recycling_method: RecyclingMethod::Fast,
             },
@@ -66,7 +64,7 @@ impl Pool {
             .runtime(Runtime::Tokio1)
             .timeouts(Timeouts {
                 wait: Some(WAIT),
-                create: Some(CREATE),
+                create: Some(target.patience()),
                 recycle: Some(RECYCLE),
             })
             .build()
@@ -77,6 +75,7 @@ impl Pool {
         Ok(Self {
             inner,
             target: target.to_string(),
+            tls: target.tls.clone(),
         })
     }
 
@@ -102,6 +101,11 @@ impl Pool {
     /// Where it connects to, without secrets.
     pub fn target(&self) -> &str {
         &self.target
+    }
+
+    /// How it talks TLS, for requests beside its connections.
+    pub fn tls(&self) -> Tls {
+        self.tls.clone()
     }
 
     /// Takes no more connections and closes those at rest.

@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use tokio::time::{Instant, interval_at, timeout};
-use tokio_postgres::{CancelToken, NoTls, types::Type};
+use tokio_postgres::{CancelToken, types::Type};
 
 use crate::pg::Pool;
 
@@ -52,7 +52,7 @@ pub async fn watch(
             && since.elapsed() >= max_hold
         {
             seen.cancelling = true;
-            if let Ok(Ok(())) = timeout(EVERY * 10, cancel.cancel_query(NoTls)).await {
+            if let Ok(Ok(())) = timeout(EVERY * 10, cancel.cancel_query(pool.tls())).await {
                 seen.held = Some(since.elapsed());
             }
         }

@@ -18,4 +18,5 @@ mod shipped;
 mod states;
 mod support;
 mod sweep;
+mod tls;
 mod verify;

@@ -6,16 +6,17 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use tokio_postgres::Config;
-use tokio_postgres::config::{ChannelBinding, LoadBalanceHosts, SslMode, TargetSessionAttrs};
+use tokio_postgres::config::{LoadBalanceHosts, TargetSessionAttrs};
 
 use super::ConninfoError;
-use super::endpoints::Endpoints;
+use super::endpoints::Server;
+use super::files;
 use super::params::{Param, Params};
 use super::passfile::{self, Wanted};
-use super::system::System;
+use super::system::{Env, System};
 use crate::config::suggest::{closest, hint};
 
-/// libpq waits for ever; a daemon must notice a host that does not answer.
+/// libpq waits for ever, also where 0 is given; a daemon must notice a host that does not answer.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// A peer that vanished is noticed after idle + interval * retries: 30 s, not 2 h.
 const KEEPALIVE_IDLE: Duration = Duration::from_secs(15);
@@ -24,23 +25,20 @@ const KEEPALIVE_RETRIES: u32 = 3;
 /// The same for a peer that vanished while data was under way to it.
 const TCP_USER_TIMEOUT: Duration = Duration::from_secs(15);
 
-type Env<'a> = &'a dyn Fn(&str) -> Option<String>;
-
-/// Builds the driver's configuration.
+/// Builds the driver's configuration, without servers and without TLS.
 pub(super) fn config(
     params: &Params,
     env: Env<'_>,
     system: &System<'_>,
+    servers: &[Server],
     warnings: &mut Vec<String>,
 ) -> Result<Config, ConninfoError> {
     let mut config = Config::new();
-    let endpoints = Endpoints::new(params, system)?;
-    endpoints.apply(&mut config);
     identity(params, env, system, &mut config);
-    if let Some(password) = password(params, env, system, &endpoints, &config, warnings) {
+    if let Some(password) = password(params, env, system, servers, &config, warnings) {
         config.password(password);
     }
-    session(params, &mut config, warnings)?;
+    session(params, &mut config)?;
     liveness(params, &mut config)?;
     Ok(config)
 }
@@ -68,7 +66,7 @@ fn password(
     params: &Params,
     env: Env<'_>,
     system: &System<'_>,
-    endpoints: &Endpoints,
+    servers: &[Server],
     config: &Config,
     warnings: &mut Vec<String>,
 ) -> Option<String> {
@@ -76,13 +74,12 @@ fn password(
         return Some(password.to_owned());
     }
     let text = passfile_text(params, env, system, warnings)?;
-    let found: Vec<Option<String>> = endpoints
-        .names()
+    let found: Vec<Option<String>> = servers
         .iter()
-        .map(|(host, port)| {
+        .map(|server| {
             let wanted = Wanted {
-                host,
-                port: *port,
+                host: &server.name,
+                port: server.port,
                 dbname: config.get_dbname().unwrap_or_default(),
                 user: config.get_user().unwrap_or_default(),
             };
@@ -107,9 +104,7 @@ fn passfile_text(
     let path = match params.text("passfile") {
         Some(path) => PathBuf::from(path),
         None => {
-            let home = env("HOME").filter(|home| !home.is_empty());
-            let home = home.or_else(|| system.user.as_ref().map(|user| user.home.clone()))?;
-            let path = PathBuf::from(home).join(".pgpass");
+            let path = files::home(env, system)?.join(".pgpass");
             path.exists().then_some(path)?
         }
     };
@@ -118,11 +113,7 @@ fn passfile_text(
 }
 
 /// Sets what the session is asked to be.
-fn session(
-    params: &Params,
-    config: &mut Config,
-    warnings: &mut Vec<String>,
-) -> Result<(), ConninfoError> {
+fn session(params: &Params, config: &mut Config) -> Result<(), ConninfoError> {
     let fallback = || params.text("fallback_application_name");
     if let Some(name) = params.text("application_name").or_else(fallback) {
         config.application_name(name);
@@ -130,21 +121,8 @@ fn session(
     if let Some(options) = params.text("options") {
         config.options(options);
     }
-    if let Some(param) = params.get("sslmode") {
-        config.ssl_mode(ssl_mode(param, warnings)?);
-    }
     if let Some(param) = params.get("target_session_attrs") {
         config.target_session_attrs(target_session_attrs(param)?);
-    }
-    if let Some(param) = params.get("channel_binding") {
-        config.channel_binding(choice(
-            param,
-            &[
-                ("disable", ChannelBinding::Disable),
-                ("prefer", ChannelBinding::Prefer),
-                ("require", ChannelBinding::Require),
-            ],
-        )?);
     }
     if let Some(param) = params.get("load_balance_hosts") {
         config.load_balance_hosts(choice(
@@ -155,30 +133,18 @@ fn session(
             ],
         )?);
     }
-    Ok(())
-}
-
-/// The place to change when TLS arrives: until then, whoever asks for it must not go without.
-fn ssl_mode(param: &Param, warnings: &mut Vec<String>) -> Result<SslMode, ConninfoError> {
-    let mode = choice(
-        param,
-        &[
-            ("disable", Some(SslMode::Disable)),
-            ("allow", Some(SslMode::Prefer)),
-            ("prefer", Some(SslMode::Prefer)),
-            ("require", None),
-            ("verify-ca", None),
-            ("verify-full", None),
-        ],
-    )?;
-    if param.value == "allow" {
-        warnings.push(format!("{}: allow is treated as prefer", param.source));
+    if let Some(param) = params.get("gssencmode") {
+        choice(
+            param,
+            &[
+                ("disable", Some(())),
+                ("prefer", Some(())),
+                ("require", None),
+            ],
+        )?
+        .ok_or_else(|| param.unsupported("this version has no GSSAPI; use TLS"))?;
     }
-    mode.ok_or_else(|| {
-        param.unsupported(
-            "this version has no TLS yet; use a Unix socket, or a tunnel and sslmode=disable",
-        )
-    })
+    Ok(())
 }
 
 fn target_session_attrs(param: &Param) -> Result<TargetSessionAttrs, ConninfoError> {
@@ -197,7 +163,10 @@ fn target_session_attrs(param: &Param) -> Result<TargetSessionAttrs, ConninfoErr
 }
 
 /// Picks the value that a word stands for.
-fn choice<T: Copy>(param: &Param, words: &[(&'static str, T)]) -> Result<T, ConninfoError> {
+pub(super) fn choice<T: Copy>(
+    param: &Param,
+    words: &[(&'static str, T)],
+) -> Result<T, ConninfoError> {
     let found = words.iter().find(|(word, _)| *word == param.value);
     found.map(|(_, value)| *value).ok_or_else(|| {
         let names: Vec<&str> = words.iter().map(|(word, _)| *word).collect();
@@ -211,14 +180,10 @@ fn liveness(params: &Params, config: &mut Config) -> Result<(), ConninfoError> {
     let seconds = |name| -> Result<Option<Duration>, ConninfoError> {
         Ok(number::<i64>(params, name, "a number of seconds")?.map(positive_seconds))
     };
-    match seconds("connect_timeout")? {
-        None => config.connect_timeout(CONNECT_TIMEOUT),
-        Some(Duration::ZERO) => config, // asked for: no limit
-        Some(limit) => config.connect_timeout(limit),
-    };
+    let given = |value: Option<Duration>| value.filter(|value| !value.is_zero());
+    config.connect_timeout(given(seconds("connect_timeout")?).unwrap_or(CONNECT_TIMEOUT));
     let keepalives = number::<i64>(params, "keepalives", "0 or 1")?;
     config.keepalives(keepalives != Some(0));
-    let given = |value: Option<Duration>| value.filter(|value| !value.is_zero());
     config.keepalives_idle(given(seconds("keepalives_idle")?).unwrap_or(KEEPALIVE_IDLE));
     config
         .keepalives_interval(given(seconds("keepalives_interval")?).unwrap_or(KEEPALIVE_INTERVAL));

@@ -2,81 +2,60 @@
 
 use std::net::IpAddr;
 
-use tokio_postgres::Config;
-
 use super::ConninfoError;
 use super::params::{Param, Params};
 use super::system::System;
 
 const DEFAULT_PORT: u16 = 5432;
 
-/// The servers to try, in order.
-pub(super) struct Endpoints {
-    /// Names or socket directories; empty where only addresses are given.
-    hosts: Vec<String>,
-    /// Addresses that save the look-up of each name; empty or one for each host.
-    addresses: Vec<IpAddr>,
-    /// One for each host.
-    ports: Vec<u16>,
+/// One server to try.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(in crate::pg) struct Server {
+    /// A name, the directory of a socket, or the address where there is no name.
+    pub(in crate::pg) name: String,
+    /// Saves the look-up of the name.
+    pub(in crate::pg) address: Option<IpAddr>,
+    pub(in crate::pg) port: u16,
 }
 
-impl Endpoints {
-    pub(super) fn new(params: &Params, system: &System<'_>) -> Result<Self, ConninfoError> {
-        let given = params.get("port").map_or(Ok(Vec::new()), ports)?;
-        let addresses = params.get("hostaddr").map_or(Ok(Vec::new()), addresses)?;
-        let first_port = given.first().copied().unwrap_or(DEFAULT_PORT);
-        let port_of = |at| given.get(at).copied().unwrap_or(first_port);
-        let hosts: Vec<String> = match params.text("host") {
-            None if !addresses.is_empty() => Vec::new(),
-            names => names
-                .unwrap_or_default()
-                .split(',')
-                .enumerate()
-                .map(|(at, host)| match host {
-                    "" => system.default_host(port_of(at)).to_owned(),
-                    host => host.to_owned(),
-                })
-                .collect(),
-        };
-        let count = hosts.len().max(addresses.len());
-        if !hosts.is_empty() && !addresses.is_empty() && hosts.len() != addresses.len() {
-            return Err(mismatch(params, "hostaddr", addresses.len(), hosts.len()));
-        }
-        if given.len() > 1 && given.len() != count {
-            return Err(mismatch(params, "port", given.len(), count));
-        }
-        let ports = (0..count).map(port_of).collect();
-        Ok(Self {
-            hosts,
-            addresses,
-            ports,
-        })
+impl Server {
+    /// Whether it is reached through a Unix socket.
+    pub(in crate::pg) fn is_socket(&self) -> bool {
+        self.name.starts_with('/') && self.address.is_none()
     }
+}
 
-    /// Hands the lists to the driver, which takes a single port as everybody's.
-    pub(super) fn apply(&self, config: &mut Config) {
-        for host in &self.hosts {
-            config.host(host);
-        }
-        for address in &self.addresses {
-            config.hostaddr(*address);
-        }
-        let all_equal = self.ports.windows(2).all(|pair| pair[0] == pair[1]);
-        let needed = if all_equal { 1 } else { self.ports.len() };
-        for port in self.ports.iter().take(needed) {
-            config.port(*port);
-        }
+/// The servers to try, in order.
+pub(super) fn servers(params: &Params, system: &System<'_>) -> Result<Vec<Server>, ConninfoError> {
+    let given = params.get("port").map_or(Ok(Vec::new()), ports)?;
+    let addresses = params.get("hostaddr").map_or(Ok(Vec::new()), addresses)?;
+    let first_port = given.first().copied().unwrap_or(DEFAULT_PORT);
+    let port_of = |at| given.get(at).copied().unwrap_or(first_port);
+    let names: Vec<String> = match params.text("host") {
+        None if !addresses.is_empty() => addresses.iter().map(ToString::to_string).collect(),
+        names => names
+            .unwrap_or_default()
+            .split(',')
+            .enumerate()
+            .map(|(at, host)| match host {
+                "" => system.default_host(port_of(at)).to_owned(),
+                host => host.to_owned(),
+            })
+            .collect(),
+    };
+    let count = names.len();
+    if !addresses.is_empty() && count != addresses.len() {
+        return Err(mismatch(params, "hostaddr", addresses.len(), count));
     }
-
-    /// Host and port of each server, as a password file names them.
-    pub(super) fn names(&self) -> Vec<(String, u16)> {
-        let names: Vec<String> = if self.hosts.is_empty() {
-            self.addresses.iter().map(ToString::to_string).collect()
-        } else {
-            self.hosts.clone()
-        };
-        names.into_iter().zip(self.ports.iter().copied()).collect()
+    if given.len() > 1 && given.len() != count {
+        return Err(mismatch(params, "port", given.len(), count));
     }
+    let server = |(at, name)| Server {
+        name,
+        address: addresses.get(at).copied(),
+        port: port_of(at),
+    };
+    Ok(names.into_iter().enumerate().map(server).collect())
 }
 
 fn ports(param: &Param) -> Result<Vec<u16>, ConninfoError> {

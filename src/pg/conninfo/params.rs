@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 
 use super::ConninfoError;
 use super::parse::Pair;
+use super::system::Env;
 use crate::config::suggest::closest;
 
 /// The parameters that are honoured, and the variable that stands in for each.
-const SUPPORTED: [(&str, Option<&str>); 20] = [
+const SUPPORTED: [(&str, Option<&str>); 30] = [
     ("host", Some("PGHOST")),
     ("hostaddr", Some("PGHOSTADDR")),
     ("port", Some("PGPORT")),
@@ -20,9 +21,19 @@ const SUPPORTED: [(&str, Option<&str>); 20] = [
     ("connect_timeout", Some("PGCONNECT_TIMEOUT")),
     ("options", Some("PGOPTIONS")),
     ("sslmode", Some("PGSSLMODE")),
+    ("sslnegotiation", Some("PGSSLNEGOTIATION")),
+    ("sslrootcert", Some("PGSSLROOTCERT")),
+    ("sslcrl", Some("PGSSLCRL")),
+    ("sslcert", Some("PGSSLCERT")),
+    ("sslkey", Some("PGSSLKEY")),
+    ("sslcertmode", Some("PGSSLCERTMODE")),
+    ("sslsni", Some("PGSSLSNI")),
+    ("ssl_min_protocol_version", Some("PGSSLMINPROTOCOLVERSION")),
+    ("ssl_max_protocol_version", Some("PGSSLMAXPROTOCOLVERSION")),
     ("channel_binding", Some("PGCHANNELBINDING")),
     ("target_session_attrs", Some("PGTARGETSESSIONATTRS")),
     ("load_balance_hosts", Some("PGLOADBALANCEHOSTS")),
+    ("gssencmode", Some("PGGSSENCMODE")),
     ("keepalives", None),
     ("keepalives_idle", None),
     ("keepalives_interval", None),
@@ -30,40 +41,65 @@ const SUPPORTED: [(&str, Option<&str>); 20] = [
     ("tcp_user_timeout", None),
 ];
 
-/// Parameters of libpq that change nothing while there is no TLS and no GSSAPI: ignored, and said so.
-const IGNORED: [&str; 16] = [
+/// Parameters of libpq that change nothing here: ignored, and said so.
+const IGNORED: [&str; 5] = [
     "client_encoding",
     "gssdelegation",
     "gsslib",
     "krbsrvname",
-    "sslcert",
-    "sslcertmode",
     "sslcompression",
-    "sslcrl",
-    "sslcrldir",
-    "sslkey",
-    "sslnegotiation",
-    "sslpassword",
-    "sslrootcert",
-    "sslsni",
-    "ssl_max_protocol_version",
-    "ssl_min_protocol_version",
 ];
 
-/// Parameters of libpq that would mean another server or less safety if they were ignored.
-const REFUSED: [&str; 6] = [
-    "gssencmode",
-    "replication",
-    "require_auth",
-    "requirepeer",
-    "service",
-    "servicefile",
+/// Parameters of libpq that would mean another server or less safety if they were ignored; with their
+/// variables, and what to do instead.
+const REFUSED: [(&str, Option<&str>, &str); 13] = [
+    (
+        "max_protocol_version",
+        Some("PGMAXPROTOCOLVERSION"),
+        NOT_HERE,
+    ),
+    (
+        "min_protocol_version",
+        Some("PGMINPROTOCOLVERSION"),
+        NOT_HERE,
+    ),
+    ("replication", None, NOT_HERE),
+    (
+        "require_auth",
+        Some("PGREQUIREAUTH"),
+        "this version does not have it; channel_binding=require insists on SCRAM",
+    ),
+    (
+        "requirepeer",
+        Some("PGREQUIREPEER"),
+        "this version does not have it; the directory of the socket should belong to the server",
+    ),
+    ("scram_client_key", None, NOT_HERE),
+    ("scram_server_key", None, NOT_HERE),
+    ("service", Some("PGSERVICE"), NO_SERVICES),
+    ("servicefile", None, NO_SERVICES),
+    (
+        "sslcrldir",
+        Some("PGSSLCRLDIR"),
+        "this version reads no directories; use sslcrl with one file",
+    ),
+    ("sslengine", None, NOT_HERE),
+    ("sslkeylogfile", None, NOT_HERE),
+    (
+        "sslpassword",
+        None,
+        "this version cannot decrypt keys; use a key without a passphrase that only its owner may read",
+    ),
 ];
+
+const NO_SERVICES: &str = "this version does not read service files";
+const NOT_HERE: &str = "this version does not have it";
 
 /// The driver's name for a parameter that libpq calls otherwise.
 const ALIASES: [(&str, &str); 1] = [("keepalives_retries", "keepalives_count")];
 
 /// A value and the name to blame for it.
+#[derive(Clone)]
 pub(super) struct Param {
     pub(super) value: String,
     pub(super) source: String,
@@ -91,32 +127,50 @@ impl Param {
 pub(super) struct Params(BTreeMap<&'static str, Param>);
 
 impl Params {
+    /// Puts together what the string and the environment say, in this order.
     pub(super) fn new(
         explicit: Vec<Pair>,
-        env: &dyn Fn(&str) -> Option<String>,
+        env: Env<'_>,
         warnings: &mut Vec<String>,
     ) -> Result<Self, ConninfoError> {
-        refuse_service(&explicit, env, warnings)?;
-        let mut params = BTreeMap::new();
+        let mut params = Self(BTreeMap::new());
         let mut after_password = false;
         for pair in explicit {
             if let Some(name) = recognise(&pair, after_password, warnings)? {
                 after_password |= name == "password";
                 let source = name.to_owned();
                 let value = pair.value;
-                params.insert(name, Param { value, source }); // the last one wins, as in libpq
+                params.0.insert(name, Param { value, source }); // the last one wins, as in libpq
             }
         }
+        params.fill_from(env)?;
+        Ok(params)
+    }
+
+    /// Gives a parameter a value unless it has one.
+    pub(super) fn fill(&mut self, name: &'static str, value: String, source: String) {
+        self.0.entry(name).or_insert(Param { value, source });
+    }
+
+    fn fill_from(&mut self, env: Env<'_>) -> Result<(), ConninfoError> {
         for (name, variable) in SUPPORTED {
-            let Some(variable) = variable.filter(|_| !params.contains_key(name)) else {
-                continue;
-            };
-            if let Some(value) = env(variable) {
-                let source = variable.to_owned();
-                params.insert(name, Param { value, source });
+            if let Some((variable, value)) = variable.and_then(|v| Some((v, env(v)?))) {
+                self.fill(name, value, variable.to_owned());
             }
         }
-        Ok(Self(params))
+        if env("PGREQUIRESSL").is_some_and(|value| value.starts_with('1')) {
+            self.fill("sslmode", "require".to_owned(), "PGREQUIRESSL".to_owned()); // before PGSSLMODE was
+        }
+        for (_, variable, reason) in REFUSED {
+            let set = |variable: &&str| env(variable).is_some_and(|value| !value.is_empty());
+            if let Some(variable) = variable.filter(set) {
+                return Err(ConninfoError::Unsupported {
+                    parameter: variable.to_owned(),
+                    reason,
+                });
+            }
+        }
+        Ok(())
     }
 
     /// The value of a parameter; an empty one counts as absent, as in libpq.
@@ -148,37 +202,17 @@ fn recognise(
         ));
         return Ok(None);
     }
-    if key == "gssencmode" && matches!(pair.value.as_str(), "disable" | "prefer" | "") {
-        return Ok(None); // what happens anyway
-    }
-    if REFUSED.contains(&key) {
-        return Err(ConninfoError::Unsupported {
-            parameter: key.to_owned(),
-            reason: "this version does not have it",
-        });
+    if let Some((name, _, reason)) = REFUSED.iter().find(|(name, ..)| *name == key) {
+        let parameter = (*name).to_owned();
+        return if pair.value.is_empty() {
+            Ok(None)
+        } else {
+            Err(ConninfoError::Unsupported { parameter, reason })
+        };
     }
     // After an unquoted password with a space in it, a "key" is a piece of the password.
     Err(ConninfoError::Unknown {
         name: (!after_password).then(|| key.to_owned()),
         suggestion: closest(key, SUPPORTED.iter().map(|(name, _)| *name)),
     })
-}
-
-/// A service chosen through the environment would decide where we connect, unless the string does.
-fn refuse_service(
-    explicit: &[Pair],
-    env: &dyn Fn(&str) -> Option<String>,
-    warnings: &mut Vec<String>,
-) -> Result<(), ConninfoError> {
-    if env("PGSERVICE").is_none_or(|service| service.is_empty()) {
-        return Ok(());
-    }
-    if explicit.is_empty() {
-        return Err(ConninfoError::Unsupported {
-            parameter: "PGSERVICE".to_owned(),
-            reason: "this version does not read service files; give a connection string",
-        });
-    }
-    warnings.push("PGSERVICE is ignored: this version does not read service files".to_owned());
-    Ok(())
 }

@@ -6,6 +6,9 @@ use std::path::Path;
 /// Where server packages put the socket: Debian and Red Hat use the first, a plain build the second.
 pub(super) const SOCKET_DIRS: [&str; 2] = ["/var/run/postgresql", "/tmp"];
 
+/// Looks up a variable of the environment.
+pub(super) type Env<'a> = &'a dyn Fn(&str) -> Option<String>;
+
 /// The user that runs this process.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct OsUser {

@@ -7,6 +7,9 @@ use std::time::Duration;
 use super::system::OsUser;
 use super::*;
 
+#[path = "tests/tls.rs"]
+mod tls_parameters;
+
 /// Resolves on a machine with a socket in /var/run/postgresql and the user `os`.
 fn target(url: &str, env: &[(&str, &str)]) -> Result<Target, ConninfoError> {
     let exists = |path: &Path| path.starts_with("/var/run/postgresql");
@@ -123,7 +126,7 @@ fn a_daemon_notices_a_server_that_is_gone() {
 
     let url = "host=h connect_timeout=0 tcp_user_timeout=250 keepalives=0 keepalives_retries=9";
     let config = target(url, &[]).unwrap().config;
-    assert_eq!(config.get_connect_timeout(), None);
+    assert_eq!(config.get_connect_timeout(), Some(&Duration::from_secs(5)));
     assert_eq!(
         config.get_tcp_user_timeout(),
         Some(&Duration::from_millis(250))
@@ -153,8 +156,10 @@ fn the_remaining_parameters_reach_the_driver() {
 fn what_is_ignored_is_said() {
     let warnings = |url, env: &[_]| target(url, env).unwrap().warnings.join("\n");
     assert!(warnings("host=h sslmode=allow", &[]).contains("allow is treated as prefer"));
-    assert!(warnings("host=h sslrootcert=x", &[]).contains("sslrootcert is ignored"));
-    assert!(warnings("host=h", &[("PGSERVICE", "s")]).contains("PGSERVICE is ignored"));
+    assert!(warnings("host=h sslcompression=1", &[]).contains("sslcompression is ignored"));
+    assert!(
+        warnings("host=h sslcert=/nonexistent/c", &[]).contains("without a client certificate")
+    );
     assert!(warnings("host=h passfile=/nonexistent/f", &[]).contains("/nonexistent/f is ignored"));
     assert_eq!(
         warnings("host=h sslmode=prefer gssencmode=disable", &[]),
@@ -198,24 +203,19 @@ fn refusals_say_what_to_do() {
             &[],
             "expected a number of milliseconds",
         ),
-        (
-            "sslmode=verify-full",
-            &[],
-            "sslmode: this version has no TLS yet",
-        ),
-        (
-            "",
-            &[("PGSSLMODE", "require")],
-            "PGSSLMODE: this version has no TLS yet",
-        ),
         ("sslmode=verify_full", &[], "did you mean `verify-full`?"),
         (
             "target_session_attrs=standby",
             &[],
             "needs a primary server",
         ),
-        ("service=prod", &[], "this version does not have it"),
-        ("", &[("PGSERVICE", "prod")], "does not read service files"),
+        ("gssencmode=require", &[], "no GSSAPI; use TLS"),
+        ("replication=database", &[], "this version does not have it"),
+        (
+            "",
+            &[("PGREQUIREAUTH", "scram-sha-256")],
+            "PGREQUIREAUTH: this version does not have it; channel_binding=require",
+        ),
         (
             "mydb",
             &[],

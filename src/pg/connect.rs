@@ -1,0 +1,116 @@
+//! Connecting to the first of several servers that will have us.
+//!
+//! The driver would walk a list of hosts itself, but it bounds only the TCP handshake: a server that is
+//! frozen after it keeps us from the next one. And it has one `sslmode` for all of them, where a Unix socket
+//! has none.
+
+use std::{
+    future::Future,
+    hash::{BuildHasher as _, RandomState},
+    pin::Pin,
+    time::Duration,
+};
+
+use deadpool_postgres::Connect;
+use tokio::{net::lookup_host, task::JoinHandle, time::timeout};
+use tokio_postgres::{
+    Client, Config, Connection, Socket,
+    config::{LoadBalanceHosts, SslMode, SslNegotiation},
+    error::Error,
+};
+use tracing::{debug, warn};
+
+use super::{
+    conninfo::{Server, Target},
+    tls::TlsStream,
+};
+use crate::error::explain;
+
+/// A session and what drives it.
+type Opened = (Client, Connection<Socket, TlsStream>);
+
+impl Target {
+    /// How long connecting may take when all servers but the last do not answer.
+    pub fn patience(&self) -> Duration {
+        self.patience_each() * u32::try_from(self.servers.len()).unwrap_or(u32::MAX)
+    }
+
+    fn patience_each(&self) -> Duration {
+        self.config
+            .get_connect_timeout()
+            .copied()
+            .unwrap_or_default()
+    }
+
+    /// Connects with `config`, which is this target's with settings added. The caller bounds the wait, to
+    /// [`Target::patience`]: here, only a server that has another behind it is given up.
+    ///
+    /// # Errors
+    /// What the last server that was tried answered. As in libpq, a server that refuses the user or the
+    /// database is the last.
+    pub(super) async fn connect(&self, config: &Config) -> Result<Opened, Error> {
+        let mut servers: Vec<&Server> = self.servers.iter().collect();
+        if config.get_load_balance_hosts() == LoadBalanceHosts::Random {
+            let random = RandomState::new();
+            servers.sort_by_cached_key(|server| random.hash_one((&server.name, server.port)));
+        }
+        let last = servers.pop().expect("there is a default server");
+        for server in servers {
+            match timeout(self.patience_each(), self.attempt(server, config)).await {
+                Ok(Ok(opened)) => return Ok(opened),
+                Ok(Err(error)) if is_final(&error) => return Err(error),
+                Ok(Err(error)) => {
+                    debug!("{}:{}: {}", server.name, server.port, explain(&error));
+                }
+                Err(_) => debug!("{}:{}: no answer in time", server.name, server.port),
+            }
+        }
+        self.attempt(last, config).await
+    }
+
+    /// Connects to one server.
+    async fn attempt(&self, server: &Server, config: &Config) -> Result<Opened, Error> {
+        let mut config = config.clone();
+        config.host(&server.name).port(server.port);
+        if let Some(address) = server.address {
+            config.hostaddr(address);
+        } else if server.is_socket() {
+            config.ssl_mode(SslMode::Disable);
+            config.ssl_negotiation(SslNegotiation::Postgres);
+        } else {
+            // A name may have several addresses, of which the first are dead. That it has none is the driver's to say.
+            let found = lookup_host((server.name.as_str(), server.port)).await;
+            let count = found.map_or(1, |addresses| addresses.count().max(1));
+            let share = u32::try_from(count).unwrap_or(u32::MAX);
+            config.connect_timeout(self.patience_each() / share);
+        }
+        config.connect(self.tls.clone()).await
+    }
+}
+
+/// Whether another server would say the same.
+fn is_final(error: &Error) -> bool {
+    let code = error.code().map_or("", |code| code.code());
+    code.starts_with("28") || code.starts_with("3D")
+}
+
+/// Makes the connections of a pool.
+pub(super) struct Opener(pub(super) Target);
+
+impl Connect for Opener {
+    fn connect(
+        &self,
+        config: &Config,
+    ) -> Pin<Box<dyn Future<Output = Result<(Client, JoinHandle<()>), Error>> + Send + '_>> {
+        let config = config.clone();
+        Box::pin(async move {
+            let (client, connection) = self.0.connect(&config).await?;
+            let task = tokio::spawn(async move {
+                if let Err(error) = connection.await {
+                    warn!("connection lost: {}", explain(&error));
+                }
+            });
+            Ok((client, task))
+        })
+    }
+}

@@ -1,0 +1,220 @@
+//! The TLS parameters: what is refused, what is implied, and what is found without being named.
+
+use tokio_postgres::config::{ChannelBinding, SslMode, SslNegotiation};
+
+use super::*;
+
+/// A directory of files, gone when dropped.
+struct Home(PathBuf);
+
+impl Home {
+    fn new(name: &str) -> Self {
+        let dir = std::env::temp_dir().join(format!("tenantd-tls-{}-{name}", std::process::id()));
+        std::fs::create_dir_all(dir.join(".postgresql")).unwrap();
+        Self(dir)
+    }
+
+    fn write(&self, name: &str, mode: u32, text: &str) -> String {
+        let path = self.0.join(name);
+        std::fs::write(&path, text).unwrap();
+        std::fs::set_permissions(&path, PermissionsExt::from_mode(mode)).unwrap();
+        path.display().to_string()
+    }
+
+    fn env(&self) -> (&str, &str) {
+        ("HOME", self.0.to_str().unwrap())
+    }
+}
+
+impl Drop for Home {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+/// A certificate and its key, as PEM.
+fn pair() -> (String, String) {
+    let made = rcgen::generate_simple_self_signed(vec!["db".to_owned()]).unwrap();
+    (made.cert.pem(), made.signing_key.serialize_pem())
+}
+
+#[test]
+fn what_would_be_weaker_than_it_looks_is_refused() {
+    for (url, env, expected) in [
+        (
+            "host=h sslmode=verify-full",
+            &[][..],
+            "sslmode: there is no root certificate file /nonexistent/.postgresql/root.crt; set sslrootcert",
+        ),
+        (
+            "host=h",
+            &[("PGSSLMODE", "verify-ca")],
+            "PGSSLMODE: there is no root certificate file",
+        ),
+        (
+            "host=h sslmode=require sslrootcert=/nonexistent/r",
+            &[],
+            "TLS: the root certificate file /nonexistent/r does not exist",
+        ),
+        (
+            "host=h sslmode=require sslrootcert=system",
+            &[],
+            "sslmode: too weak for sslrootcert=system",
+        ),
+        (
+            "host=h",
+            &[("PGSSLROOTCERT", "system"), ("PGSSLMODE", "disable")],
+            "PGSSLMODE: too weak",
+        ),
+        (
+            "host=h sslnegotiation=direct",
+            &[],
+            "sslnegotiation: direct needs sslmode=require",
+        ),
+        (
+            "hostaddr=192.0.2.1 sslrootcert=system",
+            &[],
+            "hostaddr: sslmode=verify-full needs the name",
+        ),
+        (
+            "host=h ssl_max_protocol_version=TLSv1.1",
+            &[],
+            "tenantd has TLS 1.2 and 1.3 only",
+        ),
+        (
+            "host=h ssl_min_protocol_version=TLSv1.3 ssl_max_protocol_version=TLSv1.2",
+            &[],
+            "ssl_max_protocol_version: it is below ssl_min_protocol_version",
+        ),
+        (
+            "host=h ssl_min_protocol_version=1.3",
+            &[],
+            "ssl_min_protocol_version: expected TLSv1, TLSv1.1, TLSv1.2, TLSv1.3",
+        ),
+        (
+            "host=h sslpassword=hunter2",
+            &[],
+            "sslpassword: this version cannot decrypt keys",
+        ),
+        (
+            "host=h",
+            &[("PGSSLCRLDIR", "/x")],
+            "PGSSLCRLDIR: this version reads no directories",
+        ),
+        (
+            "host=h sslcrl=/x",
+            &[],
+            "sslcrl: it is of no use without sslrootcert",
+        ),
+        (
+            "host=h sslcertmode=require",
+            &[],
+            "sslcertmode: tenantd cannot tell",
+        ),
+        (
+            "host=h requirepeer=postgres",
+            &[],
+            "requirepeer: this version does not have it",
+        ),
+    ] {
+        let message = target(url, env).unwrap_err().to_string();
+        assert!(message.contains(expected), "{url}: {message}");
+        assert!(!message.contains("hunter2"), "{message}");
+    }
+}
+
+#[test]
+fn the_tls_parameters_reach_the_driver() {
+    let config = |url, env: &[_]| target(url, env).unwrap().config;
+    assert_eq!(config("host=h", &[]).get_ssl_mode(), SslMode::Prefer);
+    let env = [
+        ("PGSSLMODE", "require"),
+        ("PGSSLNEGOTIATION", "direct"),
+        ("PGCHANNELBINDING", "require"),
+        ("PGSSLSNI", "0"),
+        ("PGSSLMINPROTOCOLVERSION", "TLSv1.3"),
+    ];
+    let found = config("host=h", &env);
+    assert_eq!(found.get_ssl_mode(), SslMode::Require);
+    assert_eq!(found.get_ssl_negotiation(), SslNegotiation::Direct);
+    assert_eq!(found.get_channel_binding(), ChannelBinding::Require);
+    let old = config("host=h", &[("PGREQUIRESSL", "1")]);
+    assert_eq!(old.get_ssl_mode(), SslMode::Require);
+    let system = target("host=h sslrootcert=system", &[]);
+    let mode = system.map(|found| found.config.get_ssl_mode());
+    // A machine without certificates of its own says so instead.
+    assert!(
+        mode == Ok(SslMode::Require)
+            || mode.is_err_and(|error| error.to_string().contains("system's certificate store"))
+    );
+}
+
+#[test]
+fn sockets_need_no_files() {
+    for url in [
+        "host=/run/pg sslmode=verify-full",
+        "host=h sslmode=disable sslcert=/nonexistent/c sslrootcert=/nonexistent/r",
+    ] {
+        target(url, &[]).unwrap();
+    }
+}
+
+#[test]
+fn files_at_home_are_found_without_being_named() {
+    let home = Home::new("home");
+    let (certificate, key) = pair();
+    let found = |url| target(url, &[home.env()]);
+    assert!(!found("host=h").unwrap().tls.verifies());
+    home.write(".postgresql/root.crt", 0o644, &certificate);
+    assert!(found("host=h sslmode=require").unwrap().tls.verifies());
+    found("host=h sslmode=verify-full").unwrap();
+
+    home.write(".postgresql/postgresql.crt", 0o644, &certificate);
+    let missing = found("host=h").unwrap_err().to_string();
+    assert!(
+        missing.contains("postgresql.key does not exist; set sslkey"),
+        "{missing}"
+    );
+    found("host=h sslcertmode=disable").unwrap();
+    home.write(".postgresql/postgresql.key", 0o600, &key);
+    found("host=h").unwrap();
+}
+
+#[test]
+fn a_key_that_others_may_read_is_refused() {
+    let home = Home::new("key");
+    let (certificate, key) = pair();
+    let certificate = home.write("c.pem", 0o644, &certificate);
+    for (mode, text, expected) in [
+        (0o600, key.as_str(), None),
+        (0o644, &key, Some("group or world access (mode 0644)")),
+        (0o620, &key, Some("group or world access (mode 0620)")),
+        (0o600, "nothing", Some("holds no private key in PEM form")),
+        (
+            0o600,
+            "-----BEGIN ENCRYPTED PRIVATE KEY-----\nAAAA\n-----END ENCRYPTED PRIVATE KEY-----\n",
+            Some("is encrypted, and tenantd cannot decrypt it"),
+        ),
+        (
+            0o600,
+            &pair().1,
+            Some("does not belong to the client certificate"),
+        ),
+        (
+            0o600,
+            "-----BEGIN PRIVATE KEY-----\nhunter2!\n-----END PRIVATE KEY-----\n",
+            Some("what is between BEGIN and END is not base64"),
+        ),
+    ] {
+        let path = home.write("k.pem", mode, text);
+        let found = target(&format!("host=h sslcert={certificate} sslkey={path}"), &[]);
+        match expected {
+            None => drop(found.unwrap()),
+            Some(expected) => {
+                let message = found.unwrap_err().to_string();
+                assert!(message.contains(expected), "{message}");
+                assert!(!message.contains("hunter2"), "{message}");
+            }
+        }
+    }
+}
