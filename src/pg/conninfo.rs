@@ -2,13 +2,14 @@
 //!
 //! ```text
 //! URI or key=value ──parse──> ordered parameters ─┐
-//! PG* environment ────────────────────────────────┼─> servers, tokio_postgres::Config, Tls, warnings
+//! service file, PG* environment ──────────────────┼─> servers, tokio_postgres::Config, Tls, warnings
 //! libpq's defaults, password file ────────────────┘
 //! ```
 //!
-//! A parameter comes from the connection string, else from its PG* variable, else from the default.
-//! The driver has a parser of its own; this one exists because the driver knows no environment, no files
-//! and few of the TLS parameters, and so that an unknown parameter gets a suggestion. Differences to libpq, on purpose: connections time out after 5 s and dead ones are
+//! A parameter comes from the connection string, else from the service, else from its PG* variable, else
+//! from the default. The driver has a parser of its own; this one exists because the driver knows no
+//! environment, no files and few of the TLS parameters, and so that an unknown parameter gets a
+//! suggestion. Differences to libpq, on purpose: connections time out after 5 s and dead ones are
 //! noticed within about 30 s, a raw `@` in the wrong place is refused rather than guessed at, a handshake
 //! that failed is never followed by an attempt without TLS, and what we cannot do is refused where
 //! ignoring it would be less safe.
@@ -25,6 +26,7 @@ mod files;
 mod params;
 mod parse;
 mod passfile;
+mod service;
 mod system;
 mod tls;
 mod uri;
@@ -77,7 +79,7 @@ fn resolve_on(
     let text = url.unwrap_or_default().trim();
     let explicit = parse::connection_string(text)?;
     let mut warnings = Vec::new();
-    let params = params::Params::new(explicit, env, &mut warnings)?;
+    let params = params::Params::new(explicit, env, system, &mut warnings)?;
     let servers = endpoints::servers(&params, system)?;
     let mut config = build::config(&params, env, system, &servers, &mut warnings)?;
     let tls = tls::tls(&params, env, system, &servers, &mut config, &mut warnings)?;
@@ -151,6 +153,14 @@ pub enum ConninfoError {
         parameter: String,
         /// What is missing.
         reason: &'static str,
+    },
+    /// A line of a service file, or the file.
+    #[error("service file {place}: {reason}")]
+    ServiceFile {
+        /// The file, with the number of the line.
+        place: String,
+        /// What is wrong with it.
+        reason: String,
     },
     /// What TLS needs is not there or not in order.
     #[error("TLS: {0}")]

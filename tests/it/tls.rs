@@ -399,7 +399,7 @@ async fn of_several_servers_the_one_that_takes_writes_is_found_behind_a_frozen_o
 }
 
 #[tokio::test]
-async fn a_daemon_works_listens_and_cancels_over_verified_tls() {
+async fn a_daemon_works_listens_and_cancels_over_verified_tls_from_a_service_file() {
     const SLOW: &str = "ALTER TABLE items ADD COLUMN note text;\nSELECT pg_sleep(60);\n";
     let server = TlsServer::start().await;
     let mut app = App::on_server(&server.0, "tls").await;
@@ -407,12 +407,14 @@ async fn a_daemon_works_listens_and_cancels_over_verified_tls() {
     server.shows(&ours.issue("server", &["localhost"])).await;
     server.admits("hostssl all all all trust").await;
     let root = server.write("root.pem", &ours.pem());
-    app.db.conninfo = format!(
-        "host=localhost port={} user=postgres dbname={} sslmode=verify-full sslrootcert={}",
+    let text = format!(
+        "[shop]\nhost=localhost\nport={}\nuser=postgres\ndbname={}\nsslmode=verify-full\nsslrootcert={}\n",
         server.0.port(),
         app.db.name,
         root.display()
     );
+    let services = server.write("services", &text);
+    app.db.conninfo = format!("service=shop servicefile={}", services.display());
     app.configure("[locks]\nmax_hold = \"300ms\"");
     until("the server to speak TLS", async || {
         let seen = app.tenantd(&["install"]);

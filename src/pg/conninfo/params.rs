@@ -1,14 +1,16 @@
-//! Which parameters exist, and where each value comes from: the string, else a PG* variable.
+//! Which parameters exist, and where each value comes from: the string, else the service, else a PG* variable.
 
 use std::collections::BTreeMap;
 
-use super::ConninfoError;
 use super::parse::Pair;
-use super::system::Env;
+use super::system::{Env, System};
+use super::{ConninfoError, service};
 use crate::config::suggest::closest;
 
 /// The parameters that are honoured, and the variable that stands in for each.
-const SUPPORTED: [(&str, Option<&str>); 30] = [
+const SUPPORTED: [(&str, Option<&str>); 32] = [
+    ("service", Some("PGSERVICE")),
+    ("servicefile", Some("PGSERVICEFILE")),
     ("host", Some("PGHOST")),
     ("hostaddr", Some("PGHOSTADDR")),
     ("port", Some("PGPORT")),
@@ -52,7 +54,7 @@ const IGNORED: [&str; 5] = [
 
 /// Parameters of libpq that would mean another server or less safety if they were ignored; with their
 /// variables, and what to do instead.
-const REFUSED: [(&str, Option<&str>, &str); 13] = [
+const REFUSED: [(&str, Option<&str>, &str); 11] = [
     (
         "max_protocol_version",
         Some("PGMAXPROTOCOLVERSION"),
@@ -76,8 +78,6 @@ const REFUSED: [(&str, Option<&str>, &str); 13] = [
     ),
     ("scram_client_key", None, NOT_HERE),
     ("scram_server_key", None, NOT_HERE),
-    ("service", Some("PGSERVICE"), NO_SERVICES),
-    ("servicefile", None, NO_SERVICES),
     (
         "sslcrldir",
         Some("PGSSLCRLDIR"),
@@ -92,7 +92,6 @@ const REFUSED: [(&str, Option<&str>, &str); 13] = [
     ),
 ];
 
-const NO_SERVICES: &str = "this version does not read service files";
 const NOT_HERE: &str = "this version does not have it";
 
 /// The driver's name for a parameter that libpq calls otherwise.
@@ -127,10 +126,11 @@ impl Param {
 pub(super) struct Params(BTreeMap<&'static str, Param>);
 
 impl Params {
-    /// Puts together what the string and the environment say, in this order.
+    /// Puts together what the string, the service, the environment say, in this order.
     pub(super) fn new(
         explicit: Vec<Pair>,
         env: Env<'_>,
+        system: &System<'_>,
         warnings: &mut Vec<String>,
     ) -> Result<Self, ConninfoError> {
         let mut params = Self(BTreeMap::new());
@@ -143,6 +143,7 @@ impl Params {
                 params.0.insert(name, Param { value, source }); // the last one wins, as in libpq
             }
         }
+        service::fill(&mut params, env, system, warnings)?;
         params.fill_from(env)?;
         Ok(params)
     }
@@ -185,7 +186,7 @@ impl Params {
 }
 
 /// The canonical name of a supported parameter, or `None` for one that is ignored.
-fn recognise(
+pub(super) fn recognise(
     pair: &Pair,
     after_password: bool,
     warnings: &mut Vec<String>,

@@ -218,3 +218,93 @@ fn a_key_that_others_may_read_is_refused() {
         }
     }
 }
+
+#[test]
+fn a_service_fills_in_what_the_string_leaves_open() {
+    let home = Home::new("service");
+    let file = home.write(
+        "services",
+        0o600,
+        "# comment\n[other]\nhots=x\n\n[shop]\nhost=db1\nhost=second\n port=6000\ndbname=my db\nsslmode=disable\n[shop]\nuser=late\n",
+    );
+    let env = [
+        ("PGSERVICEFILE", file.as_str()),
+        ("PGPORT", "1"),
+        ("PGUSER", "me"),
+    ];
+    let expected = "host=db1 port=6000 dbname='my db' user=me";
+    assert_eq!(target("service=shop", &env).unwrap().to_string(), expected);
+    let chosen = [&env[..], &[("PGSERVICE", "shop")]].concat();
+    assert_eq!(target("", &chosen).unwrap().to_string(), expected);
+    let own = target("postgres://h:2/", &chosen).unwrap().to_string();
+    assert_eq!(own, "host=h port=2 dbname='my db' user=me");
+    let explicit = format!("service=shop servicefile={file} user=u");
+    assert_eq!(
+        target(&explicit, &[("PGSERVICEFILE", "/nonexistent")])
+            .unwrap()
+            .to_string(),
+        "host=db1 port=6000 dbname='my db' user=u"
+    );
+
+    home.write(".pg_service.conf", 0o600, "[mine]\nhost=own\n");
+    home.write("pg_service.conf", 0o600, "[shared]\nhost=everybodys\n");
+    let dirs = [home.env(), ("PGSYSCONFDIR", home.env().1)];
+    for (service, host) in [("mine", "own"), ("shared", "everybodys")] {
+        let found = target(&format!("service={service}"), &dirs)
+            .unwrap()
+            .to_string();
+        assert!(found.starts_with(&format!("host={host} ")), "{found}");
+    }
+}
+
+#[test]
+fn a_wrong_service_file_is_named_with_the_line() {
+    let home = Home::new("wrong-service");
+    let file = home.write(
+        "s",
+        0o600,
+        "[a]\nhost=h\nhots=hunter2\n[b]\nhunter2\n[c]\nservice=a\n[d]\nrequire_auth=none\n[e]\nport=hunter2\n",
+    );
+    for (service, expected) in [
+        (
+            "a",
+            format!("service file {file}:3: unknown parameter `hots`; did you mean `host`?"),
+        ),
+        ("b", format!("service file {file}:5: expected key=value")),
+        (
+            "c",
+            format!("service file {file}:7: a service cannot refer to another one"),
+        ),
+        (
+            "d",
+            format!("service file {file}:9: require_auth: this version does not have it"),
+        ),
+        (
+            "e",
+            format!("connection parameter port ({file}:11): a port is"),
+        ),
+        (
+            "z",
+            format!("connection parameter service: no such service: it is not in {file}"),
+        ),
+    ] {
+        let env = [
+            ("PGSERVICEFILE", file.as_str()),
+            ("PGSYSCONFDIR", "/nonexistent"),
+        ];
+        let message = target(&format!("service={service}"), &env)
+            .unwrap_err()
+            .to_string();
+        assert!(message.contains(&expected), "{message}");
+        assert!(!message.contains("hunter2"), "{message}");
+    }
+    let message = target(
+        "",
+        &[("PGSERVICE", "a"), ("PGSERVICEFILE", "/nonexistent/s")],
+    );
+    let message = message.unwrap_err().to_string();
+    assert!(
+        message.contains("service file /nonexistent/s: "),
+        "{message}"
+    );
+}
