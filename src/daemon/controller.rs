@@ -133,6 +133,7 @@ async fn stopped(signals: &mut tokio::sync::mpsc::Receiver<Signal>) {
 
 /// Tries until the database answers; ends at what trying again cannot mend.
 async fn connect(config: &Config, set: MigrationSet, health: &Health) -> Result<Engine> {
+    engine::warn_unverified(config)?;
     let pool = engine::pool(config, "work")?;
     let mut attempts = 0;
     loop {

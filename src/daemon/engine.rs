@@ -45,6 +45,24 @@ pub fn listen_target(config: &Config) -> Result<Target> {
     resolve(url.map(Secret::expose))
 }
 
+/// Warns, once for each, of connections to elsewhere whose server could be anybody.
+///
+/// # Errors
+/// When the parameters cannot be understood.
+pub fn warn_unverified(config: &Config) -> Result<()> {
+    let database = &config.database;
+    let urls = [database.url.as_ref(), database.listen_url.as_ref()];
+    let mut said = None;
+    for url in urls.into_iter().take(1 + usize::from(urls[1].is_some())) {
+        let target = conninfo::resolve(url.map(Secret::expose), &|name| std::env::var(name).ok())?;
+        if let Some(sentence) = target.unverified.filter(|new| said.as_ref() != Some(new)) {
+            tracing::warn!("{sentence}");
+            said = Some(sentence);
+        }
+    }
+    Ok(())
+}
+
 fn resolve(url: Option<&str>) -> Result<Target> {
     let target = conninfo::resolve(url, &|name| std::env::var(name).ok())?;
     for warning in &target.warnings {

@@ -44,6 +44,8 @@ pub struct Target {
     /// The servers to try, in order.
     pub(super) servers: Vec<Server>,
     pub(super) tls: Tls,
+    /// A sentence for the log, if a server elsewhere is connected to without being sure of it.
+    pub unverified: Option<String>,
     /// What was ignored and why: one sentence each, for the log.
     pub warnings: Vec<String>,
 }
@@ -83,10 +85,12 @@ fn resolve_on(
     let servers = endpoints::servers(&params, system)?;
     let mut config = build::config(&params, env, system, &servers, &mut warnings)?;
     let tls = tls::tls(&params, env, system, &servers, &mut config, &mut warnings)?;
+    let unverified = tls::unverified(&config, &servers, &tls);
     Ok(Target {
         config,
         servers,
         tls,
+        unverified,
         warnings,
     })
 }

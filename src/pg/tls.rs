@@ -88,7 +88,6 @@ impl Tls {
     }
 
     /// Whether a certificate is checked against somebody we trust.
-    #[cfg(test)]
     pub(super) fn verifies(&self) -> bool {
         !matches!(self.0.verify, Verify::Nothing)
     }

@@ -442,4 +442,30 @@ async fn a_daemon_works_listens_and_cancels_over_verified_tls_from_a_service_fil
         assert_eq!(ran.status.code(), Some(code), "{store}: {ran:?}");
     }
     assert!(app.error("1").contains("57014"), "{}", app.error("1"));
+    assert!(
+        !daemon.log().contains("set sslmode=verify-full"),
+        "{}",
+        daemon.log()
+    );
+}
+
+#[tokio::test]
+async fn a_daemon_says_once_that_a_server_elsewhere_could_be_anybody() {
+    let mut app = App::bare("unverified").await;
+    let hosts = app
+        .db
+        .conninfo
+        .replacen("host=", "host=/nonexistent,db.invalid,", 1);
+    app.db.conninfo = hosts.replacen("port=", "port=1,1,", 1);
+    app.configure("");
+    app.tenantd(&["install"]).ok();
+    let daemon = app.daemon().await;
+    let log = daemon.log();
+    let said =
+        log.matches("the connection to db.invalid is encrypted only if the server offers it");
+    assert_eq!(said.count(), 1, "{log}");
+    assert!(
+        log.contains("set sslmode=verify-full, with sslrootcert="),
+        "{log}"
+    );
 }

@@ -23,6 +23,13 @@ impl Server {
     pub(in crate::pg) fn is_socket(&self) -> bool {
         self.name.starts_with('/') && self.address.is_none()
     }
+
+    /// Whether the connection stays on this machine.
+    pub(super) fn is_local(&self) -> bool {
+        let address = self.address.or_else(|| self.name.parse().ok());
+        self.is_socket()
+            || address.map_or(self.name == "localhost", |address| address.is_loopback())
+    }
 }
 
 /// The servers to try, in order.

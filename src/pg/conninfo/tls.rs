@@ -79,6 +79,26 @@ pub(super) fn tls(
     Tls::new(settings).map_err(ConninfoError::Tls)
 }
 
+/// A sentence for the log if a server elsewhere is connected to without being sure of it.
+pub(super) fn unverified(config: &Config, servers: &[Server], tls: &Tls) -> Option<String> {
+    // With channel binding the server proves that it knows the password's verifier, inside this TLS session.
+    let sure = (config.get_ssl_mode() == SslMode::Require && tls.verifies())
+        || config.get_channel_binding() == ChannelBinding::Require;
+    let remote = servers.iter().find(|server| !server.is_local())?;
+    let how = match config.get_ssl_mode() {
+        SslMode::Disable => "is not encrypted",
+        SslMode::Require => "is encrypted, but the server is not verified",
+        _ => "is encrypted only if the server offers it, and the server is not verified",
+    };
+    (!sure).then(|| {
+        format!(
+            "the connection to {} {how}; set sslmode=verify-full, with sslrootcert=<file> or \
+             sslrootcert=system",
+            remote.name
+        )
+    })
+}
+
 fn mode(params: &Params, warnings: &mut Vec<String>) -> Result<Mode, ConninfoError> {
     let system_roots = params.text("sslrootcert") == Some("system");
     let Some(param) = params.get("sslmode") else {

@@ -220,6 +220,44 @@ fn a_key_that_others_may_read_is_refused() {
 }
 
 #[test]
+fn an_unverified_server_elsewhere_is_worth_a_word() {
+    let home = Home::new("unverified");
+    let root = home.write("r.pem", 0o644, &pair().0);
+    let verified = format!("host=db sslmode=verify-full sslrootcert={root}");
+    for (url, expected) in [
+        ("host=/run/pg", None),
+        ("host=localhost", None),
+        ("host=127.0.0.1,::1", None),
+        (
+            "host=db",
+            Some("the connection to db is encrypted only if the server offers it"),
+        ),
+        (
+            "host=localhost,db sslmode=disable",
+            Some("the connection to db is not encrypted"),
+        ),
+        (
+            "host=db sslmode=require",
+            Some("is encrypted, but the server is not verified"),
+        ),
+        ("host=db channel_binding=require", None),
+        (&verified, None),
+    ] {
+        let found = target(url, &[]).unwrap().unverified;
+        match expected {
+            None => assert_eq!(found, None, "{url}"),
+            Some(text) => {
+                let found = found.unwrap();
+                assert!(
+                    found.contains(text) && found.contains("set sslmode=verify-full"),
+                    "{found}"
+                );
+            }
+        }
+    }
+}
+
+#[test]
 fn a_service_fills_in_what_the_string_leaves_open() {
     let home = Home::new("service");
     let file = home.write(
