@@ -24,13 +24,14 @@
 //!
 //! # Modules, from the ground up
 //!
-//! [`error`], [`config`], [`metrics`]: what everything uses. [`pg`]: how we talk to PostgreSQL.
-//! [`migrations`]: what the tenants should have. [`fleet`]: who they are and what they have.
+//! [`error`], [`config`], [`metrics`], [`failpoint`]: what everything uses. [`pg`]: how we talk to
+//! PostgreSQL. [`migrations`]: what the tenants should have. [`fleet`]: who they are and what they have.
 //! [`reconcile`]: bringing one to head. [`daemon`]: doing it all the time. The binary adds the commands.
 
 pub mod config;
 pub mod daemon;
 pub mod error;
+pub mod failpoint;
 pub mod fleet;
 pub mod metrics;
 pub mod migrations;

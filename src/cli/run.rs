@@ -3,6 +3,7 @@
 use tenantd::{
     Config, Error, Result,
     daemon::{Signal, controller},
+    failpoint,
 };
 use tokio::{
     signal::unix::{SignalKind, signal},
@@ -12,6 +13,7 @@ use tokio::{
 use super::Code;
 
 pub(crate) async fn run(config: Config) -> Result<Code> {
+    failpoint::check()?;
     let (sender, receiver) = mpsc::channel(16);
     let mut signals = Vec::new();
     for (kind, meaning) in [

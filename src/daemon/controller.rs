@@ -28,6 +28,7 @@ use super::{
 use crate::{
     config::Config,
     error::{Error, Result},
+    failpoint,
     fleet::{
         instances,
         report::{Listed, Report},
@@ -153,7 +154,10 @@ async fn connect(config: &Config, set: MigrationSet, health: &Health) -> Result<
         };
         sleep(delay).await;
     }
-    Engine::open(config.clone(), set, pool, true).await
+    failpoint::pass("start.connected").await?;
+    let engine = Engine::open(config.clone(), set, pool, true).await?;
+    failpoint::pass("start.published").await?;
+    Ok(engine)
 }
 
 /// The loops of a started daemon, and their end in order.
@@ -239,6 +243,7 @@ async fn serve(
     {
         error!("migrations still ran after {GRACE:?}; the server rolls them back");
     }
+    failpoint::pass("stop.drained").await?;
     let signed_off = timeout(SIGN_OFF, async {
         instances::sign_off(&*reconciler.pool().get().await?, &engine.instance).await
     });

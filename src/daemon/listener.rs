@@ -16,6 +16,7 @@ use super::{
 };
 use crate::{
     error::Result,
+    failpoint,
     metrics::{Channel, EventOutcome, Metrics, SweepKind},
     pg::{Listener, Target},
     reconcile::{Reason, Reconciler, queue::Woken},
@@ -80,8 +81,11 @@ impl Ears {
         info!("listening on {}", channels.join(", "));
         self.metrics.listener_connected.set(1);
         self.health.listener(Ok(()));
+        failpoint::pass("listener.listening").await?;
         // What was sent before LISTEN took effect is found by looking.
-        self.nudge.sweep(SweepKind::Head);
+        if !failpoint::off("listener.resync") {
+            self.nudge.sweep(SweepKind::Head);
+        }
         listener
             .drain(
                 |channel, payload| self.receive(channel, payload),

@@ -26,6 +26,7 @@ use super::{
 use crate::{
     config,
     error::Result,
+    failpoint,
     fleet::{Group, State, Tenant, Verifier, ledger, requests, verify},
     metrics::{Metrics, SweepKind},
     reconcile::{Loaded, Reason, Reconciler, queue::Woken},
@@ -92,11 +93,11 @@ impl Sweeper {
                     self.health.ticked(Loop::Sweeper);
                     continue;
                 }
-                _ = full.tick() => SweepKind::Full,
+                _ = full.tick(), if !failpoint::off("sweep.timer") => SweepKind::Full,
                 () = self.nudge.changed.notified() => {
                     if self.nudge.full.swap(false, Ordering::AcqRel) { SweepKind::Full } else { SweepKind::Head }
                 }
-                _ = head.tick() => SweepKind::Head,
+                _ = head.tick(), if !failpoint::off("sweep.timer") => SweepKind::Head,
                 () = self.room(), if more => SweepKind::Head,
             };
             let requested = self.requests().await;
@@ -120,6 +121,7 @@ impl Sweeper {
     /// One pass. Whether the queue could not hold all of it.
     async fn sweep_once(&self, kind: SweepKind) -> Result<bool> {
         let start = Instant::now();
+        failpoint::pass("sweep.begins").await?;
         let loaded = self.reconciler.loaded();
         let client = self.reconciler.pool().get().await?;
         if kind == SweepKind::Full {
@@ -152,6 +154,7 @@ impl Sweeper {
                 SweepKind::Full => loaded.census.doubtful(&client, &after, PAGE).await?,
             };
             ledger::note(&client, &page.tenants).await?;
+            failpoint::pass("sweep.noted").await?;
             for tenant in page.tenants.iter().filter(|tenant| self.acts(tenant)) {
                 found += 1;
                 dropped |= self.queue.wake(&tenant.id, Reason::Sweep) == Woken::Dropped;

@@ -8,6 +8,7 @@ use tracing::error;
 
 use crate::{
     error::{Error, Result},
+    failpoint,
     metrics::{Channel, Metrics, ReconcileOutcome},
     reconcile::{
         Outcome, Queue, Reason, Reconciler, disposition,
@@ -126,6 +127,7 @@ pub async fn run(
             }
         };
         count(&metrics, &job, &result);
+        let _ = failpoint::pass("work.done").await;
         queue.done(&job.key, retry_in.map(|delay| Instant::now() + delay));
     }
 }

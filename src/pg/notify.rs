@@ -14,7 +14,10 @@ use super::{
     ident::{Ident, Literal},
     tls::TlsStream,
 };
-use crate::error::{During, Error, Result};
+use crate::{
+    error::{During, Error, Result},
+    failpoint,
+};
 
 /// How often the connection proves itself, and how long the proof may take.
 pub const PULSE: Duration = Duration::from_secs(5);
@@ -49,6 +52,7 @@ impl Listener {
                 limit,
             })?
             .during(operation())?;
+        failpoint::pass("listener.connected").await?;
         let mut listener = Self {
             client,
             connection,
@@ -94,7 +98,7 @@ impl Listener {
                     }
                     None => return Err(Error::Refused(format!("{LOST}: the server closed the connection"))),
                 },
-                _ = pulses.tick() => {
+                _ = pulses.tick(), if !failpoint::off("listener.pulse") => {
                     timeout(PULSE, self.run(&notify, true, &mut receive))
                         .await
                         .map_err(|_| Error::Refused(format!(

@@ -14,6 +14,7 @@ use super::{
 use crate::{
     config::Retry,
     error::{Result, explain},
+    failpoint,
     fleet::{Release, State, Tenant, ledger},
     metrics::ReconcileOutcome,
     pg::Pool,
@@ -73,6 +74,7 @@ impl Failed<'_> {
             Some(index) => Some(release.set.files()[index].digest.as_str()),
             None => tenant.digest.as_deref(),
         };
+        failpoint::pass("reconcile.rolled-back").await?;
         let connection = pool.get().await?;
         ledger::record_failure(
             &connection,
@@ -89,6 +91,7 @@ impl Failed<'_> {
             },
         )
         .await?;
+        failpoint::pass("reconcile.recorded").await?;
         warn!(
             tenant.schema = tenant.schema, migration.version = version, sqlstate, %state, attempts,
             retry_in = retry_in.map(|delay| delay.as_secs_f64()), "{text}"

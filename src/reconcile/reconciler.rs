@@ -15,6 +15,7 @@ use super::{
 use crate::{
     config::{LostPolicy, Retry},
     error::{During, Result},
+    failpoint,
     fleet::{Census, Group, Registry, Release, State, Tenant, ledger, lost},
     metrics::ReconcileOutcome,
     migrations::{Plan, Step},
@@ -151,6 +152,7 @@ impl Reconciler {
             debug!("no such tenant in the registry");
             return Ok(Outcome::without_tenant(start));
         };
+        failpoint::pass("reconcile.looked").await?;
         let done = |kind, message: Option<String>| Outcome {
             kind,
             applied: 0,
@@ -240,6 +242,7 @@ impl Reconciler {
             lock_timeout: disposition::lock_timeout(self.limits.lock_timeout, tenant.attempts),
             notify: reason.is_event(),
         };
+        failpoint::pass("reconcile.planned").await?;
         let before = tenant.ordinal.unwrap_or(0);
         let outside = plan.steps.iter().any(Step::is_outside);
         let (connection, backend) = match &self.direct {
@@ -256,7 +259,8 @@ impl Reconciler {
             let applying = self
                 .runner
                 .apply(&connection, release, &tenant, &plan, envelope);
-            if tenant.has_tables || tenant.attempts > 0 {
+            let watched = tenant.has_tables || tenant.attempts > 0;
+            if watched && !failpoint::off("reconcile.watch") {
                 let cancel = connection.cancel_token();
                 let max_hold = self.max_hold(release, &plan);
                 tokio::select! {
@@ -281,6 +285,7 @@ impl Reconciler {
         };
         match result {
             Ok(()) => {
+                failpoint::pass("reconcile.applied").await?;
                 give_back(connection, seen.cancelling);
                 let ms = outcome.took.as_millis();
                 info!(
@@ -294,6 +299,7 @@ impl Reconciler {
                 outcome.version = committed
                     .checked_sub(1)
                     .map(|index| release.set.files()[index].version.clone());
+                failpoint::pass("reconcile.failed").await?;
                 recover(
                     connection,
                     error.place.is_some() || seen.cancelling || outside,

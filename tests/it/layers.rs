@@ -9,22 +9,32 @@ use std::{
 use crate::support::app::repository;
 
 /// Each module and those below it that it may use. `error` names the errors of the modules that it wraps.
-const MAY_USE: [(&str, &[&str]); 8] = [
+const MAY_USE: [(&str, &[&str]); 9] = [
     ("config", &[]),
     ("metrics", &[]),
     ("error", &["config", "migrations", "pg"]),
-    ("pg", &["config", "error", "metrics"]),
+    ("failpoint", &["error"]),
+    ("pg", &["config", "error", "failpoint", "metrics"]),
     ("migrations", &["config", "error", "metrics", "pg"]),
     ("fleet", &["config", "error", "metrics", "pg", "migrations"]),
     (
         "reconcile",
-        &["config", "error", "metrics", "pg", "migrations", "fleet"],
+        &[
+            "config",
+            "error",
+            "failpoint",
+            "metrics",
+            "pg",
+            "migrations",
+            "fleet",
+        ],
     ),
     (
         "daemon",
         &[
             "config",
             "error",
+            "failpoint",
             "metrics",
             "pg",
             "migrations",
