@@ -293,11 +293,17 @@ impl App {
 
     /// Starts the daemon with further arguments.
     pub fn start_with(&self, arguments: &[&str]) -> Daemon {
+        self.spawn_daemon(arguments, &[])
+    }
+
+    /// The same, with variables of the environment.
+    pub fn spawn_daemon(&self, arguments: &[&str], environment: &[(&str, &str)]) -> Daemon {
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let log = self.dir.join(format!("daemon-{number}.log"));
         let child = self
             .command(&["run", "--set", "log.level=debug"])
             .args(arguments)
+            .envs(environment.iter().copied())
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(File::create(&log).unwrap())

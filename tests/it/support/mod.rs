@@ -11,8 +11,13 @@ pub mod app;
 pub mod daemon;
 pub mod database;
 pub mod more;
+pub mod oracles;
 pub mod pki;
 pub mod postgres;
+pub mod proxy;
+pub mod server;
 
 pub use app::{App, Ran};
 pub use daemon::{Daemon, Heard, until};
+pub use oracles::{Probe, nothing_left, oracles, oracles_but};
+pub use proxy::{Link, Proxy};

@@ -10,7 +10,9 @@ use tokio_postgres::{AsyncMessage, Client, NoTls};
 
 use super::{
     app::{App, Ran},
+    daemon::{Daemon, until},
     postgres::Server,
+    proxy::Proxy,
 };
 
 impl App {
@@ -29,6 +31,56 @@ impl App {
         app.db.conninfo = server.conninfo(&app.db.name);
         app.configure("");
         app
+    }
+
+    /// The connection string that leads to this port of 127.0.0.1, with a password nobody needs.
+    pub fn through(&self, port: u16) -> String {
+        let (name, canary) = (&self.db.name, super::oracles::CANARY);
+        format!("host=127.0.0.1 port={port} user=postgres dbname={name} password={canary}")
+    }
+
+    /// Leads the workers of tenantd, or its listener, through a proxy.
+    pub fn lead(&self, workers: Option<&Proxy>, listener: Option<&Proxy>) {
+        if let Some(proxy) = workers {
+            let text = std::fs::read_to_string(self.config()).unwrap();
+            let url = self.through(proxy.port());
+            std::fs::write(self.config(), text.replace(&self.db.conninfo, &url)).unwrap();
+        }
+        if let Some(proxy) = listener {
+            let url = self.through(proxy.port());
+            self.configure_in("database", &format!("listen_url = \"{url}\""));
+        }
+    }
+
+    /// Adds a migration file that tells the table `public.ran` that it ran, from where no one can look: a block.
+    pub async fn counted(&self, version: &str) {
+        self.run("CREATE TABLE IF NOT EXISTS public.ran (file text, schema text)")
+            .await;
+        let sql = format!(
+            "DO $$ BEGIN INSERT INTO public.ran VALUES ('{version}', current_schema()); PERFORM pg_sleep(0.02); END $$;\n\
+             CREATE TABLE counted_{version} (id bigint);"
+        );
+        self.migration(&format!("{version}_counted.sql"), &sql);
+    }
+
+    /// Starts the daemon with failpoints (`src/failpoint.rs`).
+    pub fn start_at(&self, failpoints: &str) -> Daemon {
+        self.spawn_daemon(&[], &[("TENANTD_FAILPOINTS", failpoints)])
+    }
+
+    /// Waits until what is asked for is answered so.
+    pub async fn answers(&self, sql: &str, expected: &str) {
+        until(&format!("{sql} to be {expected}"), async || {
+            let seen = self.ask(sql).await;
+            (seen == expected, seen)
+        })
+        .await;
+    }
+
+    /// The process of the daemon's listener in the server.
+    pub async fn listener_pid(&self) -> u32 {
+        const SQL: &str = "SELECT pid FROM pg_stat_activity WHERE application_name = 'tenantd/listen' AND datname = current_database()";
+        self.ask(SQL).await.parse().expect("it listens")
     }
 
     /// Starts a command of tenantd and does not wait for it.

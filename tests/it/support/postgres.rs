@@ -55,6 +55,10 @@ pub struct Options {
     pub settings: Vec<(String, String)>,
     /// Where initdb and postgres are, if not to be searched for.
     pub bin_dir: Option<PathBuf>,
+    /// Keep the data (not the write-ahead log) on a disk of this size, such as `128M`, so that it can be full. Needs root.
+    pub disk: Option<String>,
+    /// Be a streaming standby of the server with this connection string.
+    pub standby_of: Option<String>,
 }
 
 /// A running cluster, stopped and removed on drop.
@@ -73,7 +77,9 @@ impl Server {
     pub async fn start(options: Options) -> Result<Self, String> {
         let bin = host::find_binaries(options.bin_dir.as_deref())?;
         let lines = configuration(&options);
-        let (supervisor, directory) = blocking(move || Supervisor::launch(&bin, &lines)).await?;
+        let asked = options.clone();
+        let (supervisor, directory) =
+            blocking(move || Supervisor::launch(&bin, &lines, &asked)).await?;
         let supervisor = Arc::new(Mutex::new(supervisor));
         let mut server = Self {
             directory,

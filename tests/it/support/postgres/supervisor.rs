@@ -6,9 +6,10 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use super::host;
+use super::{Options, host};
 
 const SCRIPT: &str = include_str!("supervisor.sh");
+const DISK: &str = include_str!("disk.sh");
 /// How long it may take to stop postgres (5 s, then SIGKILL) and to remove the directory.
 const REMOVE_LIMIT: Duration = Duration::from_secs(15);
 
@@ -21,19 +22,36 @@ pub(super) struct Supervisor {
 
 impl Supervisor {
     /// Starts the shell and returns when initdb is done.
-    pub(super) fn launch(bin: &Path, lines: &[String]) -> Result<(Self, PathBuf), String> {
-        let mut command = Command::new("/bin/sh");
+    pub(super) fn launch(
+        bin: &Path,
+        lines: &[String],
+        options: &Options,
+    ) -> Result<(Self, PathBuf), String> {
+        let user = host::unprivileged_user()?;
+        let mut command = match (&options.disk, user) {
+            (None, _) => Command::new("/bin/sh"),
+            (Some(_), None) => return Err("a disk of its own needs root".to_owned()),
+            (Some(size), Some((uid, gid))) => {
+                let mut command = Command::new("unshare");
+                command.args(["--mount", "/bin/sh", "-c", DISK, "tenantd-pg-disk", size]);
+                command.args([uid.to_string(), gid.to_string(), "/bin/sh".to_owned()]);
+                command
+            }
+        };
         command
             .args(["-c", SCRIPT, "tenantd-pg"])
             .arg(bin)
             .args(lines);
+        if let Some(primary) = &options.standby_of {
+            command.env("TENANTD_PG_PRIMARY", primary);
+        }
         command
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
             .env("LC_ALL", "C")
             .process_group(0);
-        if let Some((uid, gid)) = host::unprivileged_user()? {
+        if let Some((uid, gid)) = user.filter(|_| options.disk.is_none()) {
             command.uid(uid).gid(gid);
         }
         let mut child = command

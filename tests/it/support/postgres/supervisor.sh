@@ -1,9 +1,10 @@
 # Owns one throw-away cluster: makes it, runs commands from stdin (one a line), removes it when stdin closes.
 # Arguments: the binary directory, then lines for postgresql.conf. Answers go to stdout, one line a command.
+# TENANTD_PG_DIR: a directory that is there already; TENANTD_PG_PRIMARY: the server to be a standby of.
 # PIPE is ignored: an answer to a dead parent must not end us before the clean-up. Another signal ends `read`.
 umask 077; cd /; trap '' PIPE; trap : HUP INT TERM
 bin=$1; shift; postmaster=
-dir=$(mktemp -d /tmp/tenantd-pg-XXXXXX) || exit 1
+dir=${TENANTD_PG_DIR:-$(mktemp -d /tmp/tenantd-pg-XXXXXX)} || exit 1
 running() { read -r _ _ state _ 2>/dev/null <"/proc/$1/stat" && [ "$state" != Z ]; }
 stop() {
     [ -n "$postmaster" ] || return 0
@@ -20,7 +21,13 @@ stop() {
     wait "$postmaster"; postmaster=
 }
 echo "directory $dir"
-if "$bin/initdb" -N -E UTF8 --no-locale -A trust -U postgres -D "$dir/data" </dev/null >"$dir/log" 2>&1
+create() {
+    if [ -n "$TENANTD_PG_PRIMARY" ]
+    then "$(dirname "$(readlink -f "$bin/postgres")")/pg_basebackup" -R -X stream -c fast -D "$dir/data" -d "$TENANTD_PG_PRIMARY"
+    else "$bin/initdb" -N -E UTF8 --no-locale -A trust -U postgres -D "$dir/data" ${TENANTD_PG_DIR:+-X "$dir/wal"}
+    fi
+}
+if create </dev/null >"$dir/log" 2>&1
 then printf '%s\n' "$@" >>"$dir/data/postgresql.conf"; echo initialised
 else echo failed
 fi
