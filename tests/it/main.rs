@@ -6,6 +6,7 @@ mod commands;
 mod crash;
 mod events;
 mod failures;
+mod faults;
 mod heal;
 mod http;
 mod install;

@@ -1,0 +1,227 @@
+//! The catalogue of faults: each with what is tested and by which tests, or what is tested in its place.
+//!
+//! A test has its path within `tests/it`. `make faults` runs them all and writes `docs/faults.md` from this table.
+
+/// One fault.
+pub struct Fault {
+    pub number: u8,
+    pub title: &'static str,
+    /// What the tests show.
+    pub tested: &'static str,
+    /// Why it cannot be provoked on one machine, or not in full.
+    pub instead: &'static str,
+    pub tests: &'static [&'static str],
+}
+
+const fn fault(
+    number: u8,
+    title: &'static str,
+    tested: &'static str,
+    instead: &'static str,
+    tests: &'static [&'static str],
+) -> Fault {
+    Fault {
+        number,
+        title,
+        tested,
+        instead,
+        tests,
+    }
+}
+
+/// The sections, by their first fault.
+pub const SECTIONS: &[(u8, &str)] = &[
+    (1, "Listener and notifications"),
+    (17, "Connections, server, failover"),
+    (33, "Execution and locks"),
+    (50, "Lifecycle, replicas, scale, hostile input"),
+    (61, "Restored data, shared objects, durability"),
+];
+
+#[rustfmt::skip]
+pub const FAULTS: &[Fault] = &[
+    fault(1, "The listener's backend is terminated",
+        "it listens again within 2 s and looks at the fleet after LISTEN", "", &[
+        "faults::listener::a_listener_whose_backend_is_terminated_listens_again_within_two_seconds",
+        "events::a_listener_that_is_cut_off_listens_again_and_misses_nobody",]),
+    fault(2, "Tenants are inserted while the listener is down",
+        "all are current within 2 s of its return, without a sweep", "", &[
+        "faults::listener::tenants_inserted_while_the_listener_is_cut_off_are_found_when_it_returns",]),
+    fault(3, "Black hole between listener and server",
+        "", "", &[]),
+    fault(4, "The listener's backend is frozen",
+        "", "", &[]),
+    fault(5, "Half-open connection of the listener",
+        "", "", &[]),
+    fault(6, "A session that answers and delivers nothing",
+        "", "", &[]),
+    fault(7, "LISTEN on a hot standby",
+        "", "", &[]),
+    fault(8, "LISTEN is refused with 58P01",
+        "", "", &[]),
+    fault(9, "Flood of notifications",
+        "", "", &[]),
+    fault(10, "The daemon stands still while notifications arrive",
+        "", "", &[]),
+    fault(11, "The notification queue fills up",
+        "", "", &[]),
+    fault(12, "Payloads that name no tenant",
+        "each is counted and harms nobody", "", &[
+        "events::payloads_that_name_no_tenant_are_counted_and_harm_nobody",]),
+    fault(13, "A tenant whose name is longer than a notification may be",
+        "", "", &[]),
+    fault(14, "The trigger does not fire",
+        "", "", &[
+        "sweep::without_any_notification_every_tenant_is_current_one_sweep_later",]),
+    fault(15, "The insert is rolled back; the event comes before the row is to be seen",
+        "a rolled back insert does nothing", "", &[
+        "events::an_insert_that_is_rolled_back_does_nothing",]),
+    fault(16, "The application prepares transactions (2PC)",
+        "", "", &[]),
+    fault(17, "A worker's backend is killed, the server restarts",
+        "", "", &[]),
+    fault(18, "The server is away for a while",
+        "the daemon stays up, is not ready, and goes on afterwards", "", &[
+        "http::readiness_follows_the_database_and_liveness_does_not",]),
+    fault(19, "No server at the start",
+        "the daemon waits for it", "", &[
+        "http::a_daemon_that_starts_before_its_database_waits_for_it",]),
+    fault(20, "No connection left (53300)",
+        "", "", &[]),
+    fault(21, "The handshake hangs",
+        "", "", &[]),
+    fault(22, "A pooled connection goes nowhere",
+        "", "", &[]),
+    fault(23, "A run is dropped within its transaction",
+        "", "", &[]),
+    fault(24, "A standby takes over",
+        "", "", &[]),
+    fault(25, "The old primary still accepts connections",
+        "", "", &[]),
+    fault(26, "The new primary lacks the last commits",
+        "", "", &[]),
+    fault(27, "Workers behind a transaction pooler",
+        "", "", &[]),
+    fault(28, "The disk is full (53100)",
+        "", "", &[]),
+    fault(29, "The server's certificate is wrong, or there is none",
+        "", "", &[]),
+    fault(30, "The password is changed while the daemon runs",
+        "", "", &[]),
+    fault(31, "One shard of three is down",
+        "", "one daemon serves one database: a daemon of its own for each", &[]),
+    fault(32, "The clock jumps",
+        "", "", &[]),
+    fault(33, "The daemon is killed at each phase",
+        "killed in a rollout and while it fills new schemas, it leaves only work to do", "", &[
+        "crash::a_daemon_killed_in_the_middle_of_a_rollout_leaves_only_work_to_do",
+        "crash::a_daemon_killed_while_it_fills_new_schemas_leaves_whole_ones_or_none",]),
+    fault(34, "A killed daemon's backend works on",
+        "", "", &[]),
+    fault(35, "The application holds a lock for long",
+        "the tenant is blocked, names who holds the lock, and the others go on", "", &[
+        "locks::a_lock_of_the_applications_blocks_the_tenant_alone_and_names_who_holds_it",]),
+    fault(36, "A statement of ten minutes",
+        "", "", &[]),
+    fault(37, "A session idle in its transaction",
+        "", "", &[]),
+    fault(38, "A concurrent index build is killed half-way",
+        "", "", &[]),
+    fault(39, "Concurrent index builds compete",
+        "", "", &[]),
+    fault(40, "A file that cannot run in a transaction",
+        "", "", &[]),
+    fault(41, "A file fails for one tenant",
+        "that tenant is quarantined with file and line, the others go on", "", &[
+        "failures::one_bad_tenant_is_quarantined_with_file_and_line_and_the_others_go_on",
+        "commands::a_failing_tenant_costs_the_others_nothing_and_says_what_to_do",]),
+    fault(42, "A file fails for every tenant",
+        "", "", &[]),
+    fault(43, "The set is edited, shortened, reordered",
+        "the set is refused or the tenants are modified; the loaded set stays", "", &[
+        "states::a_tenant_whose_applied_file_changed_is_modified",
+        "states::a_file_slipped_in_below_an_applied_one_makes_tenants_modified",
+        "bad_input::a_directory_that_is_no_migration_set_is_refused",
+        "bad_input::a_running_daemon_keeps_its_set_when_the_new_one_is_refused",]),
+    fault(44, "An older daemon and a newer ledger",
+        "a newer control schema is refused; tenants ahead are left alone", "", &[
+        "bad_input::a_control_schema_that_does_not_fit_is_refused_before_anything_is_done",
+        "states::a_tenant_with_versions_the_set_lacks_is_ahead_and_left_alone",]),
+    fault(45, "Deadlocks and other transient errors",
+        "tried again, never quarantined", "", &[
+        "locks::of_a_deadlock_with_the_application_tenantd_is_the_victim",
+        "failures::a_transient_error_is_tried_again_and_never_quarantines",]),
+    fault(46, "The lock table is full (53200)",
+        "", "", &[]),
+    fault(47, "A schema or a tenant goes away between event and run",
+        "it is not built again; the schema of a deleted tenant stays", "", &[
+        "states::a_schema_that_lost_its_tables_or_itself_is_lost_and_not_built_again",
+        "sweep::the_schema_of_a_deleted_tenant_stays_as_an_orphan",]),
+    fault(48, "The ledger was tampered with",
+        "", "", &[]),
+    fault(49, "A file leaves its tenant",
+        "refused at load, or found after it ran", "", &[
+        "apply::a_file_that_leaves_its_search_path_or_role_is_refused",
+        "apply::a_block_cannot_leave_its_transaction",
+        "bad_input::a_file_that_would_take_its_guard_apart_is_refused_before_any_tenant_is_touched",]),
+    fault(50, "SIGTERM in each phase, twice, and without a server",
+        "an idle daemon, and one that waits for its database, end with 0", "", &[
+        "http::sigterm_ends_an_idle_daemon_with_0_and_signs_it_off",
+        "http::sigterm_ends_a_daemon_that_still_waits_for_its_database",
+        "sweep::a_daemon_that_is_told_to_stop_signs_off_and_ends_with_0",]),
+    fault(51, "Several daemons",
+        "two apply each file to each tenant once", "", &[
+        "crash::two_daemons_apply_each_file_to_each_tenant_once",]),
+    fault(52, "A daemon is frozen while it holds a tenant",
+        "", "", &[]),
+    fault(53, "10 000 and 100 000 tenants",
+        "", "", &[]),
+    fault(54, "A storm of DDL",
+        "", "", &[]),
+    fault(55, "Hostile names",
+        "refused with a reason, or quoted everywhere", "", &[
+        "states::names_that_cannot_be_schemas_are_refused_and_harm_nobody",
+        "states::odd_names_that_can_be_schemas_are_schemas",]),
+    fault(56, "Any role spoofs or floods our channels",
+        "", "", &[]),
+    fault(57, "A tenant plants code for us to run",
+        "", "", &[]),
+    fault(58, "Slow and hostile HTTP clients",
+        "", "", &[]),
+    fault(59, "A panic in a worker, no log, no file descriptors",
+        "", "", &[]),
+    fault(60, "Wrong configuration, unreadable secrets",
+        "refused with what to do, no secret told", "", &[
+        "bad_input::wrong_settings_are_answered_with_what_to_do",
+        "passwords::a_password_is_asked_for_and_never_shown",]),
+    fault(61, "The application would deadlock with a migration",
+        "the migration is the victim", "", &[
+        "locks::of_a_deadlock_with_the_application_tenantd_is_the_victim",]),
+    fault(62, "The schema goes away while a file runs",
+        "", "", &[]),
+    fault(63, "A file with COMMIT, COPY, an open quote, SET",
+        "refused at load with file and line; nothing reaches the next tenant", "", &[
+        "bad_input::a_file_that_would_take_its_guard_apart_is_refused_before_any_tenant_is_touched",
+        "apply::session_state_that_a_block_leaves_does_not_reach_the_next_tenant",]),
+    fault(64, "A file holds a lock for too long",
+        "cancelled, quarantined, with the marker to allow it", "", &[
+        "locks::a_file_that_holds_a_lock_too_long_is_cancelled_unless_its_marker_allows_it",]),
+    fault(65, "An old snapshot in the way of a concurrent index",
+        "", "", &[]),
+    fault(66, "Guard and check raced by two daemons",
+        "two daemons apply each file once", "", &[
+        "crash::two_daemons_apply_each_file_to_each_tenant_once",
+        "commands::two_commands_migrate_one_tenant_once",]),
+    fault(67, "A tenant, a table or the whole server is restored",
+        "restored by its stamp, nothing applied until a person says so", "", &[
+        "states::a_schema_whose_stamp_says_otherwise_is_restored",
+        "heal::a_schema_restored_from_an_older_backup_is_adopted_and_brought_forward",]),
+    fault(68, "All tables of a filled tenant are gone",
+        "lost, reported, not filled without a person's word", "", &[
+        "states::a_schema_that_lost_its_tables_or_itself_is_lost_and_not_built_again",
+        "heal::a_lost_tenant_is_built_anew_on_a_persons_word_and_the_remains_are_kept",]),
+    fault(69, "Many workers change one shared object",
+        "", "", &[]),
+    fault(70, "Power loss after a rollout",
+        "", "", &[]),
+];

@@ -1,0 +1,1 @@
+//! Connections, the server, failover (faults 17 to 32).

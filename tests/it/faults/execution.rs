@@ -1,0 +1,1 @@
+//! Files and locks (faults 33 to 49).

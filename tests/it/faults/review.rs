@@ -1,0 +1,1 @@
+//! Restored data, shared objects, durability (faults 61 to 70).
