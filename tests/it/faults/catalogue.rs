@@ -41,43 +41,58 @@ pub const SECTIONS: &[(u8, &str)] = &[
 #[rustfmt::skip]
 pub const FAULTS: &[Fault] = &[
     fault(1, "The listener's backend is terminated",
-        "it listens again within 2 s and looks at the fleet after LISTEN", "", &[
+        "it listens again within 2 s; what was sent meanwhile is found, and would not be without the look at the fleet", "", &[
         "faults::listener::a_listener_whose_backend_is_terminated_listens_again_within_two_seconds",
+        "faults::listener::without_its_look_at_the_fleet_a_new_listener_would_miss_what_was_sent_before",
         "events::a_listener_that_is_cut_off_listens_again_and_misses_nobody",]),
     fault(2, "Tenants are inserted while the listener is down",
         "all are current within 2 s of its return, without a sweep", "", &[
         "faults::listener::tenants_inserted_while_the_listener_is_cut_off_are_found_when_it_returns",]),
     fault(3, "Black hole between listener and server",
-        "", "", &[]),
+        "replaced within 10 s, by a proxy that forwards nothing", "the kernels still answer each other, which is harder to notice than a cable pulled out", &[
+        "faults::listener::slow::a_listener_in_a_black_hole_is_replaced_within_ten_seconds",]),
     fault(4, "The listener's backend is frozen",
-        "", "", &[]),
+        "replaced within 10 s; after the thaw one listener is left", "", &[
+        "faults::listener::slow::a_frozen_backend_is_left_within_ten_seconds_and_its_thaw_leaves_one_listener",]),
     fault(5, "Half-open connection of the listener",
-        "", "", &[]),
+        "replaced within 10 s", "", &[
+        "faults::listener::slow::a_half_open_listener_is_replaced_within_ten_seconds",]),
     fault(6, "A session that answers and delivers nothing",
-        "", "", &[]),
+        "replaced within 10 s, and never without the pulse", "", &[
+        "faults::listener::slow::a_deaf_listener_is_replaced_within_ten_seconds",
+        "faults::listener::slow::without_its_pulse_a_deaf_listener_would_go_unnoticed",]),
     fault(7, "LISTEN on a hot standby",
-        "", "", &[]),
+        "refused and named without a storm of log lines; the sweep works on; the primary is taken when it is there", "", &[
+        "faults::listener::a_standby_is_refused_without_a_storm_and_the_sweep_works_on",]),
     fault(8, "LISTEN is refused with 58P01",
-        "", "", &[]),
+        "tried again with backoff, the SQLSTATE named by `/readyz`; the sweep works on", "", &[
+        "faults::listener::a_listen_that_the_server_refuses_is_tried_again_and_named_while_the_sweep_works_on",]),
     fault(9, "Flood of notifications",
-        "", "", &[]),
+        "200 000 notifications cost less than 64 MiB and nobody is lost; 10 000 for one tenant at work are one more look", "", &[
+        "faults::listener::a_hundred_thousand_notifications_cost_little_memory_and_nobody_is_lost",
+        "faults::listener::ten_thousand_wakeups_of_a_busy_tenant_are_one_more_look",]),
     fault(10, "The daemon stands still while notifications arrive",
-        "", "", &[]),
+        "the application inserts on; the queue is drained within 10 s of the thaw; the listener is never in a transaction (an oracle)", "", &[
+        "faults::listener::slow::a_daemon_that_stands_still_never_hinders_the_application_and_drains_the_queue_afterwards",]),
     fault(11, "The notification queue fills up",
         "", "", &[]),
     fault(12, "Payloads that name no tenant",
         "each is counted and harms nobody", "", &[
         "events::payloads_that_name_no_tenant_are_counted_and_harm_nobody",]),
     fault(13, "A tenant whose name is longer than a notification may be",
-        "", "", &[]),
+        "it is inserted and built: only the id is sent", "", &[
+        "faults::listener::a_tenant_with_a_name_longer_than_a_notification_is_inserted_and_built",]),
     fault(14, "The trigger does not fire",
-        "", "", &[
+        "disabled, dropped or not fired: a sweep finds the tenants", "", &[
+        "faults::listener::a_sweep_finds_the_tenants_of_a_trigger_that_is_disabled_or_gone",
         "sweep::without_any_notification_every_tenant_is_current_one_sweep_later",]),
     fault(15, "The insert is rolled back; the event comes before the row is to be seen",
-        "a rolled back insert does nothing", "", &[
-        "events::an_insert_that_is_rolled_back_does_nothing",]),
+        "neither is a failure; the tenant is built when its row is there", "a lagging standby is not read: one is refused (7)", &[
+        "events::an_insert_that_is_rolled_back_does_nothing",
+        "faults::listener::an_event_that_comes_before_its_row_is_no_failure",]),
     fault(16, "The application prepares transactions (2PC)",
-        "", "", &[]),
+        "refused by PostgreSQL with the triggers, as documented; without them a sweep finds the tenant", "Citus is not at hand", &[
+        "faults::listener::prepared_transactions_insert_tenants_only_without_the_triggers_and_a_sweep_finds_them",]),
     fault(17, "A worker's backend is killed, the server restarts",
         "", "", &[]),
     fault(18, "The server is away for a while",

@@ -36,11 +36,11 @@ pub async fn oracles_but(app: &App, daemon: &Daemon, quarantined: &[&str]) {
     until("O6: notifications to be drained and no old snapshot", async || {
         let seen = app
             .ask(
-                "SELECT concat_ws(' ', pg_notification_queue_usage() < 0.01, count(*), count(backend_xmin))
+                "SELECT concat_ws(' ', pg_notification_queue_usage() < 0.01, count(*), count(backend_xmin), count(xact_start))
                  FROM pg_stat_activity WHERE application_name = 'tenantd/listen' AND datname = current_database()",
             )
             .await;
-        (seen == "t 1 0", format!("{seen}\n{}", daemon.log()))
+        (seen == "t 1 0 0", format!("{seen}\n{}", daemon.log()))
     })
     .await;
     quiet(&daemon.log());

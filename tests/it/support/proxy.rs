@@ -6,7 +6,10 @@
 
 use std::{
     pin::pin,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU16, Ordering},
+    },
     time::Duration,
 };
 
@@ -43,6 +46,7 @@ type Open = Arc<Mutex<Vec<watch::Sender<Link>>>>;
 /// Listens on a port of its own until dropped.
 pub struct Proxy {
     port: u16,
+    server: Arc<AtomicU16>,
     new: Arc<Mutex<Link>>,
     open: Open,
     task: tokio::task::JoinHandle<()>,
@@ -55,18 +59,20 @@ impl Proxy {
         let port = listener.local_addr().unwrap().port();
         let new = Arc::new(Mutex::new(Link::Pass));
         let open = Open::default();
+        let server = Arc::new(AtomicU16::new(server));
         let task = tokio::spawn({
-            let (new, open) = (Arc::clone(&new), Arc::clone(&open));
+            let (new, open, server) = (Arc::clone(&new), Arc::clone(&open), Arc::clone(&server));
             async move {
                 while let Ok((client, _)) = listener.accept().await {
                     let (sender, link) = watch::channel(new.lock().unwrap().clone());
                     open.lock().unwrap().push(sender);
-                    tokio::spawn(carry(client, server, link));
+                    tokio::spawn(carry(client, server.load(Ordering::Relaxed), link));
                 }
             }
         });
         Self {
             port,
+            server,
             new,
             open,
             task,
@@ -76,6 +82,11 @@ impl Proxy {
     /// The port to connect to.
     pub fn port(&self) -> u16 {
         self.port
+    }
+
+    /// Leads new connections to another server.
+    pub fn lead_to(&self, server: u16) {
+        self.server.store(server, Ordering::Relaxed);
     }
 
     /// What new connections do from now on.
