@@ -1,7 +1,7 @@
 # `make demo` shows the main job, `make test` passes the tests; both install what they need.
 CARGO ?= cargo
 
-.PHONY: help demo test faults bench lint postgres promtool
+.PHONY: help demo test faults bench lint postgres promtool pgbouncer
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -10,10 +10,10 @@ demo: postgres ## Show the main job on a throw-away PostgreSQL (ONCE=1: end by i
 	$(CARGO) build --release --bin tenantd --example demo
 	target/release/examples/demo $(if $(ONCE),--once)
 
-test: postgres promtool ## Run the tests on throw-away PostgreSQL servers, without those of minutes
+test: postgres promtool pgbouncer ## Run the tests on throw-away PostgreSQL servers, without those of minutes
 	$(CARGO) test -- --skip slow::
 
-faults: postgres promtool ## Run every test, the slow ones too, and write docs/faults.md
+faults: postgres promtool pgbouncer ## Run every test, the slow ones too, and write docs/faults.md
 	rm -rf target/faults && mkdir -p target/faults
 	TENANTD_FAULTS=$(CURDIR)/target/faults $(CARGO) test --test it >target/faults/results.txt || true
 	$(CARGO) run --quiet --example faults_table target/faults
@@ -31,3 +31,6 @@ postgres: # A server's programs, without a running server
 
 promtool:
 	@scripts/need prometheus /usr/bin/promtool promtool
+
+pgbouncer:
+	@scripts/need pgbouncer /usr/sbin/pgbouncer pgbouncer

@@ -16,7 +16,7 @@ use tokio::{net::lookup_host, task::JoinHandle, time::timeout};
 use tokio_postgres::{
     Client, Config, Connection, Socket,
     config::{LoadBalanceHosts, SslMode, SslNegotiation},
-    error::Error,
+    error::{Error, SqlState},
 };
 use tracing::{debug, warn};
 
@@ -94,8 +94,20 @@ fn is_final(error: &Error) -> bool {
     code.starts_with("28") || code.starts_with("3D")
 }
 
+/// Whether it is a pooler that takes no settings at the start of a session (PgBouncer).
+fn takes_no_options(error: &Error) -> bool {
+    error.as_db_error().is_some_and(|error| {
+        *error.code() == SqlState::PROTOCOL_VIOLATION
+            && error.message() == "unsupported startup parameter: options"
+    })
+}
+
 /// Makes the connections of a pool.
-pub(super) struct Opener(pub(super) Target);
+pub(super) struct Opener {
+    pub(super) target: Target,
+    /// Without the settings that we would like to have, where there are no others.
+    pub(super) bare: Option<Config>,
+}
 
 impl Connect for Opener {
     fn connect(
@@ -104,7 +116,12 @@ impl Connect for Opener {
     ) -> Pin<Box<dyn Future<Output = Result<(Client, JoinHandle<()>), Error>> + Send + '_>> {
         let config = config.clone();
         Box::pin(async move {
-            let (client, connection) = self.0.connect(&config).await?;
+            let (client, connection) = match (self.target.connect(&config).await, &self.bare) {
+                (Err(error), Some(bare)) if takes_no_options(&error) => {
+                    self.target.connect(bare).await?
+                }
+                (opened, _) => opened?,
+            };
             let task = tokio::spawn(async move {
                 if let Err(error) = connection.await {
                     warn!("connection lost: {}", explain(&error));

@@ -11,7 +11,7 @@ const RECYCLE: Duration = Duration::from_secs(5);
 
 /// Settings of every working session, as start-up options: they outlive a `RESET ALL`.
 /// `jit` costs a census tens of milliseconds and gains nothing; the other two let the server end
-/// what a dead client left behind.
+/// what a dead client left behind. A pooler that takes no options does that itself.
 const SESSION: &str =
     "-c jit=off -c idle_in_transaction_session_timeout=30s -c client_connection_check_interval=5s";
 
@@ -44,6 +44,7 @@ impl Pool {
             .unwrap_or("tenantd")
             .to_owned();
         config.application_name(format!("{name}/{role}"));
+        let plain = config.clone();
         let mut options = config
             .get_options()
             .map_or_else(String::new, |own| format!("{own} "));
@@ -51,10 +52,15 @@ impl Pool {
         for (key, value) in settings {
             options.push_str(&format!(" -c {key}={}", escape_option(value)));
         }
+        // What the operator asked for is never left out.
+        let bare = (options == SESSION).then_some(plain);
         config.options(options);
         let manager = Manager::from_connect(
             config,
-            Opener(target.clone()),
+            Opener {
+                target: target.clone(),
+                bare,
+            },
             ManagerConfig {
                 recycling_method: RecyclingMethod::Fast,
             },

@@ -14,6 +14,7 @@ mod layers;
 mod locks;
 mod outside;
 mod passwords;
+mod pooler;
 mod roles;
 mod shipped;
 mod states;

@@ -160,6 +160,15 @@ impl App {
         .unwrap();
     }
 
+    /// Connects tenantd to here from now on.
+    pub fn connect_to(&self, conninfo: &str) {
+        let text = fs::read_to_string(self.config()).unwrap();
+        let before = format!("\nurl = \"{}\"", self.db.conninfo);
+        assert!(text.contains(&before), "{text}");
+        let after = format!("\nurl = \"{conninfo}\"");
+        fs::write(self.config(), text.replace(&before, &after)).unwrap();
+    }
+
     /// Connects tenantd as this role from now on.
     pub fn connect_as(&self, role: &str) {
         let text = fs::read_to_string(self.config()).unwrap();

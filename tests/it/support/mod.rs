@@ -13,6 +13,7 @@ pub mod database;
 pub mod more;
 pub mod oracles;
 pub mod pki;
+pub mod pooler;
 pub mod postgres;
 pub mod proxy;
 pub mod server;

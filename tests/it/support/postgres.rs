@@ -245,6 +245,11 @@ impl Server {
     }
 }
 
+/// Whether servers run as another user, because they refuse to run as root.
+pub fn as_root() -> bool {
+    matches!(host::unprivileged_user(), Ok(Some(_)))
+}
+
 /// Lines for postgresql.conf, so that `ALTER SYSTEM` still has the last word.
 fn configuration(options: &Options) -> Vec<String> {
     let mut settings = vec![
