@@ -49,6 +49,8 @@ fn classify(code: &str, message: &str, schema: Option<&str>) -> Kind {
         "57014" => Kind::Terminal,
         // CREATE SCHEMA and friends race on catalog indexes: the loser sees a duplicate key there.
         "23505" if schema == Some("pg_catalog") => Kind::Transient,
+        // A sweep noted the tenant for the first time just when its files were recorded.
+        "23505" if schema == Some("tenantd") => Kind::Raced,
         "XX000" if message.contains("concurrently") => Kind::Transient,
         _ => match &code[..2] {
             "08" | "40" => Kind::Transient,
@@ -150,6 +152,7 @@ mod tests {
                 Some("pg_catalog"),
                 Kind::Transient,
             ),
+            ("23505", "duplicate key", Some("tenantd"), Kind::Raced),
             ("23505", "duplicate key", Some("tenant_1"), Kind::Terminal),
             ("42601", "syntax error", None, Kind::Terminal),
             (
