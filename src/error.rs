@@ -170,6 +170,10 @@ fn remedy(error: &DbError) -> Option<String> {
             return Some("run: GRANT <the owning role> TO <tenantd's role>".into());
         }
     }
+    // A start-up option of ours that came with PostgreSQL 14.
+    if message == "unrecognized configuration parameter \"client_connection_check_interval\"" {
+        return Some("tenantd needs PostgreSQL 14 or later: upgrade the server".into());
+    }
     if *error.code() == SqlState::INVALID_PASSWORD {
         return Some("check the password in database.url, PGPASSWORD or the password file".into());
     }

@@ -35,6 +35,7 @@ use crate::{
     },
     metrics::{Metrics, ProcessMetrics, SweepKind, encode},
     migrations::MigrationSet,
+    pg::server::Version,
     reconcile::pace::Pace,
 };
 
@@ -155,6 +156,9 @@ async fn connect(config: &Config, set: MigrationSet, health: &Health) -> Result<
         sleep(delay).await;
     }
     failpoint::pass("start.connected").await?;
+    if let Some(warning) = Version::of(&*pool.get().await?).await?.warning() {
+        warn!("{warning}");
+    }
     let engine = Engine::open(config.clone(), set, pool, true).await?;
     failpoint::pass("start.published").await?;
     Ok(engine)

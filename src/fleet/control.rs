@@ -6,7 +6,10 @@ use super::{registry, triggers, turn};
 use crate::{
     config::Config,
     error::{During, Error, Result},
-    pg::ident::{Ident, Literal},
+    pg::{
+        ident::{Ident, Literal},
+        server::Version,
+    },
 };
 
 /// The versions of the control schema, oldest first.
@@ -41,11 +44,12 @@ const MIGRATIONS: &[(i32, &str, &str)] = &[
 /// Version of the control schema that this program works with.
 pub const VERSION: i32 = MIGRATIONS[MIGRATIONS.len() - 1].0;
 
-/// Makes sure the control schema is the one this program was written for.
+/// Makes sure that the server and the control schema are ones this program was written for.
 ///
 /// # Errors
-/// When it is missing, older or newer, with the command that mends it.
+/// When the server is too old, or the control schema missing, older or newer, with the command that mends it.
 pub async fn require(client: &Client) -> Result<()> {
+    Version::of(client).await?;
     match installed(client).await? {
         VERSION => Ok(()),
         0 => Err(Error::Refused(
@@ -94,16 +98,22 @@ pub async fn install(
     config: &Config,
     role: Option<&str>,
 ) -> Result<Vec<String>> {
+    let version = Version::of(client).await?;
     let mut done = upgrade(client).await?;
     if let Some(role) = role {
         for (what, sql) in grants(config, role) {
             client.batch_execute(&sql).await.during(what)?;
         }
         done.push(format!("granted role {role} what the daemon needs"));
-        if let Err(error) = client.batch_execute(&grant_deadlock_timeout(role)).await {
+        let refused = if grants_parameters(version) {
+            let granted = client.batch_execute(&grant_deadlock_timeout(role)).await;
+            granted.err().map(|error| crate::error::explain(&error))
+        } else {
+            Some(NO_PARAMETERS.into())
+        };
+        if let Some(why) = refused {
             done.push(format!(
-                "not granted: SET ON PARAMETER deadlock_timeout ({}); a deadlock with a migration may then end the application's statement",
-                crate::error::explain(&error)
+                "not granted: SET ON PARAMETER deadlock_timeout ({why}); a deadlock with a migration may then end the application's statement"
             ));
         }
     }
@@ -121,6 +131,7 @@ pub async fn install(
 /// # Errors
 /// When the database cannot be asked.
 pub async fn install_sql(client: &Client, config: &Config, role: Option<&str>) -> Result<String> {
+    let version = Version::of(client).await?;
     let installed = installed(client).await?;
     let mut sql = String::new();
     for (version, name, text) in MIGRATIONS.iter().filter(|m| m.0 > installed) {
@@ -138,10 +149,12 @@ pub async fn install_sql(client: &Client, config: &Config, role: Option<&str>) -
         sql.push_str(&format!("-- {what}\n{grant};\n"));
     }
     if let Some(role) = role {
-        sql.push_str(&format!(
-            "-- let migrations be the victims of deadlocks; needs a superuser\n{};\n",
-            grant_deadlock_timeout(role)
-        ));
+        sql.push_str("-- let migrations be the victims of deadlocks; needs a superuser\n");
+        sql.push_str(&if grants_parameters(version) {
+            format!("{};\n", grant_deadlock_timeout(role))
+        } else {
+            format!("-- not possible: {NO_PARAMETERS}\n")
+        });
     }
     for trigger in triggers::configured(client, config).await? {
         if !trigger.is_installed(client).await? {
@@ -200,6 +213,12 @@ async fn upgrade(client: &mut Client) -> Result<Vec<String>> {
         transaction.commit().await.during(what())?;
         return Ok(done);
     }
+}
+
+const NO_PARAMETERS: &str = "PostgreSQL 14 has no privileges for parameters";
+
+fn grants_parameters(version: Version) -> bool {
+    version.major() >= 15
 }
 
 fn grant_deadlock_timeout(role: &str) -> String {

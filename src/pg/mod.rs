@@ -1,10 +1,11 @@
-//! How we talk to PostgreSQL: parameters, TLS, pool, one LISTEN connection, quoting.
+//! How we talk to PostgreSQL: parameters, TLS, pool, one LISTEN connection, quoting, its version.
 
 mod connect;
 pub mod conninfo;
 pub mod ident;
 pub mod notify;
 pub mod pool;
+pub mod server;
 pub mod tls;
 
 pub use conninfo::Target;

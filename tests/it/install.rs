@@ -72,7 +72,9 @@ async fn a_role_is_granted_what_the_daemon_needs_also_by_the_sql_of_a_dry_run() 
         .unwrap();
     let ran = app.tenantd(&["install", "--role", &role, "--dry-run"]).ok();
     other.sql.batch_execute(&ran.stdout).await.unwrap();
-    app.tenantd(&["install", "--role", &role]).ok();
+    let granted = app.tenantd(&["install", "--role", &role]).ok().stdout;
+    let unknown = "PostgreSQL 14 has no privileges for parameters";
+    assert_eq!(granted.contains(unknown), ran.stdout.contains(unknown));
     for app in [&app, &other] {
         app.tenant(1).await;
         let url = app
@@ -81,8 +83,12 @@ async fn a_role_is_granted_what_the_daemon_needs_also_by_the_sql_of_a_dry_run() 
             .replace("user=postgres", &format!("user={role}"));
         app.tenantd(&["migrate", "1", "-d", &url]).ok();
         assert_eq!(app.state("1").await, "current 0002");
-        let sql = format!("SELECT has_parameter_privilege('{role}', 'deadlock_timeout', 'SET')");
-        assert_eq!(app.ask(&sql).await, "t");
+        let version: i32 = app.ask("SHOW server_version_num").await.parse().unwrap();
+        if version >= 150_000 {
+            let sql =
+                format!("SELECT has_parameter_privilege('{role}', 'deadlock_timeout', 'SET')");
+            assert_eq!(app.ask(&sql).await, "t");
+        }
     }
     assert_eq!(other.ask(INSTALLED).await, app.ask(INSTALLED).await);
     let owned = "DROP OWNED BY";
