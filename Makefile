@@ -1,7 +1,9 @@
 # `make demo` shows the main job, `make test` passes the tests; both install what they need.
 CARGO ?= cargo
+# The PostgreSQL versions of `make test-matrix`
+PG ?= 14 15 16 17 18
 
-.PHONY: help demo test faults bench lint postgres promtool pgbouncer
+.PHONY: help demo test test-matrix faults bench lint postgres promtool pgbouncer
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -17,6 +19,9 @@ faults: postgres promtool pgbouncer ## Run every test, the slow ones too, and wr
 	rm -rf target/faults && mkdir -p target/faults
 	TENANTD_FAULTS=$(CURDIR)/target/faults $(CARGO) test --test it >target/faults/results.txt || true
 	$(CARGO) run --quiet --example faults_table target/faults
+
+test-matrix: promtool pgbouncer ## Run the integration tests on PostgreSQL 14 to 18 (PG="14 18": on these)
+	@CARGO="$(CARGO)" scripts/test-matrix $(PG)
 
 bench: postgres ## Measure against bare SQL on one private cluster, fsync on
 	$(CARGO) bench --bench ratios
