@@ -113,6 +113,7 @@ fn urls(app: &App, server: &Server) -> Vec<String> {
         format!("postgres://canary:{CANARY}%zz@{host}/{name}"),
         format!("postgres://canary:x:{CANARY}@{host}/{name}"),
         format!("canary:{CANARY}@{host}/{name}"),
+        format!("canary:{CANARY}@{host}/{name}?sslmode=disable"),
         format!("host=127.0.0.1 port={port} user=canary password=a {CANARY} dbname={name}"),
         format!("host=127.0.0.1 port={port} user=canary password='{CANARY}"),
         format!("host=127.0.0.1 port={CANARY} user=canary"),

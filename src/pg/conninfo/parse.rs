@@ -51,7 +51,8 @@ fn key_values(text: &str) -> Result<Vec<Pair>, ConninfoError> {
         let after = after
             .trim_start()
             .strip_prefix('=')
-            .filter(|_| !key.is_empty());
+            // A URI that lost its scheme would show its password as the name of a parameter.
+            .filter(|_| !key.is_empty() && !key.contains([':', '@', '/']));
         let after = after.ok_or(ConninfoError::Syntax(
             "expected a postgres:// URI, or key=value pairs with `=` after each key (a value with \
              spaces needs single quotes)",
