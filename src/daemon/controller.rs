@@ -32,10 +32,10 @@ use crate::{
     fleet::{
         instances,
         report::{Listed, Report},
+        trust,
     },
     metrics::{Metrics, ProcessMetrics, SweepKind, encode},
     migrations::MigrationSet,
-    pg::server::Version,
     reconcile::pace::Pace,
 };
 
@@ -156,7 +156,7 @@ async fn connect(config: &Config, set: MigrationSet, health: &Health) -> Result<
         sleep(delay).await;
     }
     failpoint::pass("start.connected").await?;
-    if let Some(warning) = Version::of(&*pool.get().await?).await?.warning() {
+    for warning in trust::warnings(&*pool.get().await?, config).await? {
         warn!("{warning}");
     }
     let engine = Engine::open(config.clone(), set, pool, true).await?;

@@ -94,6 +94,13 @@ pub async fn serve(
     endpoints: Arc<dyn Endpoints>,
     shutdown: CancellationToken,
 ) {
+    if let Ok(address) = listener.local_addr()
+        && !address.ip().is_loopback()
+    {
+        warn!(
+            "http.listen = {address} is open to others, and the endpoints ask for no password: keep it on 127.0.0.1 or behind a proxy"
+        );
+    }
     serve_within(Limits::default(), listener, endpoints, shutdown).await;
 }
 

@@ -234,7 +234,7 @@ fn grants(config: &Config, role: &str) -> Vec<(String, String)> {
         (
             "grant the ledger",
             format!(
-                "GRANT USAGE ON SCHEMA tenantd TO {role}; GRANT ALL ON ALL TABLES IN SCHEMA tenantd TO {role}; GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA tenantd TO {role}"
+                "REVOKE ALL ON ALL TABLES IN SCHEMA tenantd FROM {role}; GRANT USAGE ON SCHEMA tenantd TO {role}; GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA tenantd TO {role}; REVOKE INSERT, UPDATE, DELETE ON tenantd.control FROM {role}; GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA tenantd TO {role}"
             ),
         ),
         (

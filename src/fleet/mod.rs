@@ -14,6 +14,7 @@ pub mod requests;
 pub mod state;
 pub mod tenant;
 mod triggers;
+pub mod trust;
 mod turn;
 pub mod verify;
 

@@ -16,6 +16,7 @@ mod outside;
 mod passwords;
 mod pooler;
 mod roles;
+mod security;
 mod shipped;
 mod states;
 mod support;
