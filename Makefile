@@ -3,7 +3,7 @@ CARGO ?= cargo
 # The PostgreSQL versions of `make test-matrix`
 PG ?= 14 15 16 17 18
 
-.PHONY: help demo test test-matrix faults bench lint postgres promtool pgbouncer
+.PHONY: help demo test test-matrix faults security bench lint postgres promtool pgbouncer
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -22,6 +22,9 @@ faults: postgres promtool pgbouncer ## Run every test, the slow ones too, and wr
 
 test-matrix: promtool pgbouncer ## Run the integration tests on PostgreSQL 14 to 18 (PG="14 18": on these)
 	@CARGO="$(CARGO)" scripts/test-matrix $(PG)
+
+security: postgres ## Check what docs/security.md promises, one line a check
+	@CARGO="$(CARGO)" tests/security.sh
 
 bench: postgres ## Measure against bare SQL on one private cluster, fsync on
 	$(CARGO) bench --bench ratios
