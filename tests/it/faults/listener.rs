@@ -50,7 +50,7 @@ async fn a_listener_whose_backend_is_terminated_listens_again_within_two_seconds
 #[tokio::test]
 async fn tenants_inserted_while_the_listener_is_cut_off_are_found_when_it_returns() {
     let app = App::new("cut_off").await;
-    let proxy = Proxy::to(shared().await.port()).await;
+    let proxy = Proxy::to(shared().await.port());
     app.lead(None, Some(&proxy));
     let daemon = app.quiet_daemon().await;
     proxy.set(Link::Cut);
@@ -75,7 +75,7 @@ async fn tenants_inserted_while_the_listener_is_cut_off_are_found_when_it_return
 #[tokio::test]
 async fn without_its_look_at_the_fleet_a_new_listener_would_miss_what_was_sent_before() {
     let app = App::new("no_resync").await;
-    let proxy = Proxy::to(shared().await.port()).await;
+    let proxy = Proxy::to(shared().await.port());
     app.lead(None, Some(&proxy));
     let daemon = app.start_at("listener.resync=off;sweep.timer=off");
     until("it to listen", async || {
@@ -96,38 +96,9 @@ async fn without_its_look_at_the_fleet_a_new_listener_would_miss_what_was_sent_b
 }
 
 #[tokio::test]
-async fn a_standby_is_refused_without_a_storm_and_the_sweep_works_on() {
-    let server = Server::with(&[]).await;
-    let app = App::on_server(&server, "standby").await;
-    app.tenantd(&["install"]).ok();
-    let standby = server.standby().await;
-    let proxy = Proxy::to(standby.port()).await;
-    app.lead(None, Some(&proxy));
-    let daemon = app.start();
-    app.tenant(1).await;
-    app.all_ready(&daemon, [1]).await;
-    until("some attempts", async || {
-        (
-            daemon.log().matches("not listening").count() >= 4,
-            daemon.log(),
-        )
-    })
-    .await;
-    assert!(daemon.log().contains("recovery"), "{}", daemon.log());
-    let start = Instant::now();
-    proxy.lead_to(server.port());
-    until("it to listen", async || {
-        (listens(&daemon).await, daemon.log())
-    })
-    .await;
-    recovered(start);
-    oracles(&app, &daemon).await;
-}
-
-#[tokio::test]
 async fn a_listen_that_the_server_refuses_is_tried_again_and_named_while_the_sweep_works_on() {
     let app = App::new("refused").await;
-    let proxy = Proxy::to(shared().await.port()).await;
+    let proxy = Proxy::to(shared().await.port());
     app.lead(None, Some(&proxy));
     proxy.set_new(Link::Refuse("LISTEN", "58P01"));
     let daemon = app.start();
@@ -148,31 +119,6 @@ async fn a_listen_that_the_server_refuses_is_tried_again_and_named_while_the_swe
     })
     .await;
     recovered(start);
-    oracles(&app, &daemon).await;
-}
-
-#[tokio::test]
-async fn a_hundred_thousand_notifications_cost_little_memory_and_nobody_is_lost() {
-    let server = Server::with(&[]).await;
-    let app = App::on_server(&server, "flood").await;
-    app.tenantd(&["install"]).ok();
-    app.tenant(1).await;
-    let daemon = app.quiet_daemon().await;
-    app.all_ready(&daemon, [1]).await;
-    let before = memory(daemon.pid(), "VmRSS");
-    let flood = "SELECT pg_notify('dashboard_login', n::text) FROM generate_series";
-    app.run(&format!("{flood}(1000, 101000) n")).await;
-    for hundred in 0..100 {
-        let from = 200_000 + hundred * 1000;
-        app.run(&format!("{flood}({from}, {from} + 999) n")).await;
-    }
-    let start = Instant::now();
-    app.silent_tenant(2).await;
-    app.tenant(3).await;
-    app.all_ready(&daemon, [2, 3]).await;
-    recovered(start);
-    let peak = memory(daemon.pid(), "VmHWM");
-    assert!(peak - before < 64.0, "{before} MiB, then {peak} MiB");
     oracles(&app, &daemon).await;
 }
 
@@ -286,14 +232,14 @@ async fn prepared_transactions_insert_tenants_only_without_the_triggers_and_a_sw
     oracles(&app, &daemon).await;
 }
 
-/// Each waits for the pulse: 5 s until the next one, 5 s for its answer.
+/// Most wait for the pulse: 5 s until the next one, 5 s for its answer.
 mod slow {
     use super::*;
 
     /// A listener whose connection breaks in this way is replaced within 10 s, and nobody is lost.
     async fn is_replaced(hint: &str, link: Link) {
         let app = App::new(hint).await;
-        let proxy = Proxy::to(shared().await.port()).await;
+        let proxy = Proxy::to(shared().await.port());
         app.lead(None, Some(&proxy));
         let daemon = app.quiet_daemon().await;
         let start = Instant::now();
@@ -329,7 +275,7 @@ mod slow {
     #[tokio::test]
     async fn without_its_pulse_a_deaf_listener_would_go_unnoticed() {
         let app = App::new("no_pulse").await;
-        let proxy = Proxy::to(shared().await.port()).await;
+        let proxy = Proxy::to(shared().await.port());
         app.lead(None, Some(&proxy));
         let daemon = app.start_at("listener.pulse=off;sweep.timer=off");
         until("it to listen", async || {
@@ -397,5 +343,59 @@ mod slow {
             "{}",
             daemon.log()
         );
+    }
+
+    #[tokio::test]
+    async fn a_standby_is_refused_without_a_storm_and_the_sweep_works_on() {
+        let server = Server::with(&[]).await;
+        let app = App::on_server(&server, "standby").await;
+        app.tenantd(&["install"]).ok();
+        let standby = server.standby().await;
+        let proxy = Proxy::to(standby.port());
+        app.lead(None, Some(&proxy));
+        let daemon = app.start();
+        app.tenant(1).await;
+        app.all_ready(&daemon, [1]).await;
+        until("some attempts", async || {
+            (
+                daemon.log().matches("not listening").count() >= 4,
+                daemon.log(),
+            )
+        })
+        .await;
+        assert!(daemon.log().contains("recovery"), "{}", daemon.log());
+        let start = Instant::now();
+        proxy.lead_to(server.port());
+        until("it to listen", async || {
+            (listens(&daemon).await, daemon.log())
+        })
+        .await;
+        recovered(start);
+        oracles(&app, &daemon).await;
+    }
+
+    #[tokio::test]
+    async fn a_hundred_thousand_notifications_cost_little_memory_and_nobody_is_lost() {
+        let server = Server::with(&[]).await;
+        let app = App::on_server(&server, "flood").await;
+        app.tenantd(&["install"]).ok();
+        app.tenant(1).await;
+        let daemon = app.quiet_daemon().await;
+        app.all_ready(&daemon, [1]).await;
+        let before = memory(daemon.pid(), "VmRSS");
+        let flood = "SELECT pg_notify('dashboard_login', n::text) FROM generate_series";
+        app.run(&format!("{flood}(1000, 101000) n")).await;
+        for hundred in 0..100 {
+            let from = 200_000 + hundred * 1000;
+            app.run(&format!("{flood}({from}, {from} + 999) n")).await;
+        }
+        let start = Instant::now();
+        app.silent_tenant(2).await;
+        app.tenant(3).await;
+        app.all_ready(&daemon, [2, 3]).await;
+        recovered(start);
+        let peak = memory(daemon.pid(), "VmHWM");
+        assert!(peak - before < 64.0, "{before} MiB, then {peak} MiB");
+        oracles(&app, &daemon).await;
     }
 }

@@ -10,9 +10,9 @@ use std::{
 };
 
 use tenantd::{fleet::fingerprint::Fingerprint, migrations::MigrationSet};
-use tokio_postgres::Client;
+use tokio_postgres::NoTls;
 
-use super::{App, Daemon, until};
+use super::{App, Daemon, proxy::aside, until};
 
 /// A password that no server asks for and no one may repeat.
 pub const CANARY: &str = "canary-7f3a";
@@ -176,19 +176,22 @@ pub async fn nothing_left(app: &App) {
 /// An application that works on a tenant all the time (O7).
 pub struct Probe {
     stop: Arc<AtomicBool>,
-    task: tokio::task::JoinHandle<(Duration, Vec<String>)>,
+    thread: std::thread::JoinHandle<(Duration, Vec<String>)>,
 }
 
 impl Probe {
     /// Inserts into and selects from `items` of this schema every 50 ms.
-    pub async fn start(client: Client, schema: &str) -> Self {
+    pub fn start(app: &App, schema: &str) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
-        let told = Arc::clone(&stop);
+        let (told, conninfo) = (Arc::clone(&stop), app.db.conninfo.clone());
         let insert = format!(
-            "INSERT INTO {schema}.items (id, label) SELECT coalesce(max(id), 0) + 1, 'probe' FROM {schema}.items"
+            "INSERT INTO {schema}.items (id) SELECT coalesce(max(id), 0) + 1 FROM {schema}.items"
         );
         let select = format!("SELECT count(*) FROM {schema}.items");
-        let task = tokio::spawn(async move {
+        let thread = aside(async move {
+            let connected = tokio_postgres::connect(&conninfo, NoTls).await;
+            let (client, connection) = connected.unwrap();
+            tokio::spawn(connection);
             let (mut longest, mut errors) = (Duration::ZERO, Vec::new());
             while !told.load(Ordering::Relaxed) {
                 let start = Instant::now();
@@ -202,13 +205,13 @@ impl Probe {
             }
             (longest, errors)
         });
-        Self { stop, task }
+        Self { stop, thread }
     }
 
     /// Ends it: the application had no error and never stood still for longer than this.
-    pub async fn was_served(self, within: Duration) {
+    pub fn was_served(self, within: Duration) {
         self.stop.store(true, Ordering::Relaxed);
-        let (longest, errors) = self.task.await.unwrap();
+        let (longest, errors) = self.thread.join().unwrap();
         assert!(errors.is_empty(), "O7: the application failed: {errors:?}");
         assert!(
             longest <= within,

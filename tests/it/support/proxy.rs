@@ -49,21 +49,29 @@ pub struct Proxy {
     server: Arc<AtomicU16>,
     new: Arc<Mutex<Link>>,
     open: Open,
-    task: tokio::task::JoinHandle<()>,
+    stop: Arc<tokio::sync::Notify>,
 }
 
 impl Proxy {
     /// A proxy to this port of 127.0.0.1 that passes everything on.
-    pub async fn to(server: u16) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    pub fn to(server: u16) -> Self {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        listener.set_nonblocking(true).unwrap();
         let port = listener.local_addr().unwrap().port();
         let new = Arc::new(Mutex::new(Link::Pass));
         let open = Open::default();
         let server = Arc::new(AtomicU16::new(server));
-        let task = tokio::spawn({
-            let (new, open, server) = (Arc::clone(&new), Arc::clone(&open), Arc::clone(&server));
+        let stop = Arc::new(tokio::sync::Notify::new());
+        aside({
+            let (new, open) = (Arc::clone(&new), Arc::clone(&open));
+            let (server, stop) = (Arc::clone(&server), Arc::clone(&stop));
             async move {
-                while let Ok((client, _)) = listener.accept().await {
+                let listener = TcpListener::from_std(listener).unwrap();
+                loop {
+                    let client = tokio::select! {
+                        accepted = listener.accept() => accepted.unwrap().0,
+                        () = stop.notified() => return,
+                    };
                     let (sender, link) = watch::channel(new.lock().unwrap().clone());
                     open.lock().unwrap().push(sender);
                     tokio::spawn(carry(client, server.load(Ordering::Relaxed), link));
@@ -75,7 +83,7 @@ impl Proxy {
             server,
             new,
             open,
-            task,
+            stop,
         }
     }
 
@@ -117,9 +125,18 @@ impl Proxy {
 
 impl Drop for Proxy {
     fn drop(&mut self) {
-        self.task.abort();
-        self.open.lock().unwrap().clear();
+        self.stop.notify_one();
     }
+}
+
+/// Runs something on a thread of its own: a test that waits for a command blocks its own runtime.
+pub fn aside<T: Send + 'static>(
+    work: impl Future<Output = T> + Send + 'static,
+) -> std::thread::JoinHandle<T> {
+    std::thread::spawn(|| {
+        let mut runtime = tokio::runtime::Builder::new_current_thread();
+        runtime.enable_all().build().unwrap().block_on(work)
+    })
 }
 
 /// Bytes from one end, cut into messages. The first ones of a client have no type byte.
@@ -144,6 +161,10 @@ async fn carry(mut client: TcpStream, server: u16, mut link: watch::Receiver<Lin
         Ok(server) => Some(server),
         Err(_) => return,
     };
+    let _ = client.set_nodelay(true);
+    if let Some(server) = &server {
+        let _ = server.set_nodelay(true);
+    }
     let mut silent = None;
     let (mut asked, mut answered) = (Frames::default(), Frames::default());
     // The answer to a request for encryption is one byte.
@@ -236,7 +257,7 @@ fn refusal(sqlstate: &str) -> Vec<u8> {
 #[tokio::test]
 async fn a_link_is_broken_and_mended_at_will() {
     let server = super::database::shared().await;
-    let proxy = Proxy::to(server.port()).await;
+    let proxy = Proxy::to(server.port());
     let url = format!(
         "host=127.0.0.1 port={} user=postgres dbname=postgres",
         proxy.port()
