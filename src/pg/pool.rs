@@ -1,13 +1,25 @@
 //! The pool of working connections. Every wait on it is bounded.
 
-use std::time::Duration;
+use std::{
+    ops::Deref,
+    sync::{Arc, Mutex},
+    time::{Duration, Instant},
+};
+
+use deadpool_postgres::{
+    Hook, HookError, Manager, ManagerConfig, Object, RecyclingMethod, Runtime, Timeouts,
+};
+use tokio::time::timeout;
 
 use super::{connect::Opener, conninfo::Target, tls::Tls};
 use crate::error::{Error, Result};
-use deadpool_postgres::{Manager, ManagerConfig, Object, RecyclingMethod, Runtime, Timeouts};
 
 const WAIT: Duration = Duration::from_secs(10);
 const RECYCLE: Duration = Duration::from_secs(5);
+/// A connection at rest for longer is asked whether it still leads anywhere: a route that lost its
+/// state, or a proxy that lost its other end, tells nobody.
+const TRUSTED: Duration = Duration::from_secs(1);
+const ANSWER: Duration = Duration::from_secs(2);
 
 /// Settings of every working session, as start-up options: they outlive a `RESET ALL`.
 /// `jit` costs a census tens of milliseconds and gains nothing; the other two let the server end
@@ -67,6 +79,7 @@ impl Pool {
         );
         let inner = deadpool_postgres::Pool::builder(manager)
             .max_size(size)
+            .pre_recycle(answers())
             .runtime(Runtime::Tokio1)
             .timeouts(Timeouts {
                 wait: Some(WAIT),
@@ -117,6 +130,67 @@ impl Pool {
     /// Takes no more connections and closes those at rest.
     pub fn close(&self) {
         self.inner.close();
+    }
+}
+
+/// Asks a connection that was at rest. When one gives no answer, the others that are as old are closed
+/// unasked: whoever waits for a connection waits once.
+fn answers() -> Hook {
+    let lost = Arc::new(Mutex::new(None::<Instant>));
+    Hook::async_fn(move |client, metrics| {
+        let lost = Arc::clone(&lost);
+        let used = metrics.recycled.unwrap_or(metrics.created);
+        Box::pin(async move {
+            let at = || {
+                lost.lock()
+                    .expect("no code panics while it holds this lock")
+            };
+            if at().is_some_and(|at| used < at) {
+                return Err(HookError::message("as old as one that gave no answer"));
+            }
+            if used.elapsed() < TRUSTED {
+                return Ok(());
+            }
+            match timeout(ANSWER, client.simple_query("")).await {
+                Ok(answer) => answer.map(drop).map_err(HookError::Backend),
+                Err(_) => {
+                    *at() = Some(Instant::now());
+                    Err(HookError::message("no answer"))
+                }
+            }
+        })
+    })
+}
+
+/// A connection that may be in the middle of a transaction. Dropped, by a panic or with a run that is
+/// cut short, it is closed: its next user would work in that transaction.
+pub struct Held(Option<Connection>);
+
+impl Held {
+    /// Keeps it from the pool.
+    pub fn new(connection: Connection) -> Self {
+        Self(Some(connection))
+    }
+
+    /// It is out of every transaction.
+    pub fn release(mut self) -> Connection {
+        self.0.take().expect("it is there until it is released")
+    }
+}
+
+impl Deref for Held {
+    type Target = Connection;
+
+    fn deref(&self) -> &Connection {
+        self.0.as_ref().expect("it is there until it is released")
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        if let Some(connection) = self.0.take() {
+            discard(connection);
+        }
     }
 }
 

@@ -19,7 +19,10 @@ use crate::{
     fleet::{Census, Group, Registry, Release, State, Tenant, ledger, lost},
     metrics::ReconcileOutcome,
     migrations::{Plan, Step},
-    pg::{Connection, Pool, pool},
+    pg::{
+        Connection, Pool,
+        pool::{self, Held},
+    },
 };
 
 /// Tenants a working connection serves before it is replaced: each leaves a few hundred kilobytes of
@@ -255,6 +258,7 @@ impl Reconciler {
             _ => (connection, tenant.backend),
         };
         let mut seen = watch::Seen::default();
+        let connection = Held::new(connection);
         let result = {
             let applying = self
                 .runner
@@ -286,7 +290,7 @@ impl Reconciler {
         match result {
             Ok(()) => {
                 failpoint::pass("reconcile.applied").await?;
-                give_back(connection, seen.cancelling);
+                give_back(connection.release(), seen.cancelling);
                 let ms = outcome.took.as_millis();
                 info!(
                     tenant.schema = tenant.schema, migration.version = release.head().version, duration_ms = ms,
@@ -348,10 +352,10 @@ fn give_back(connection: Connection, cancelled: bool) {
 
 /// A failed transaction is rolled back before anybody else gets the connection. A session in which a
 /// file failed is not used again: what the file left in it is unknown, a lock of the session's for one.
-async fn recover(connection: Connection, in_a_file: bool) {
+async fn recover(connection: Held, in_a_file: bool) {
     let rolled_back = tokio::time::timeout(ROLLBACK, connection.batch_execute("ROLLBACK")).await;
-    if in_a_file || !matches!(rolled_back, Ok(Ok(()))) {
-        pool::discard(connection);
+    if !in_a_file && matches!(rolled_back, Ok(Ok(()))) {
+        drop(connection.release());
     }
 }
 

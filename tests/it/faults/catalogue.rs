@@ -63,13 +63,13 @@ pub const FAULTS: &[Fault] = &[
         "faults::listener::slow::without_its_pulse_a_deaf_listener_would_go_unnoticed",]),
     fault(7, "LISTEN on a hot standby",
         "refused and named without a storm of log lines; the sweep works on; the primary is taken when it is there", "", &[
-        "faults::listener::a_standby_is_refused_without_a_storm_and_the_sweep_works_on",]),
+        "faults::listener::slow::a_standby_is_refused_without_a_storm_and_the_sweep_works_on",]),
     fault(8, "LISTEN is refused with 58P01",
         "tried again with backoff, the SQLSTATE named by `/readyz`; the sweep works on", "", &[
         "faults::listener::a_listen_that_the_server_refuses_is_tried_again_and_named_while_the_sweep_works_on",]),
     fault(9, "Flood of notifications",
         "200 000 notifications cost less than 64 MiB and nobody is lost; 10 000 for one tenant at work are one more look", "", &[
-        "faults::listener::a_hundred_thousand_notifications_cost_little_memory_and_nobody_is_lost",
+        "faults::listener::slow::a_hundred_thousand_notifications_cost_little_memory_and_nobody_is_lost",
         "faults::listener::ten_thousand_wakeups_of_a_busy_tenant_are_one_more_look",]),
     fault(10, "The daemon stands still while notifications arrive",
         "the application inserts on; the queue is drained within 10 s of the thaw; the listener is never in a transaction (an oracle)", "", &[
@@ -94,7 +94,9 @@ pub const FAULTS: &[Fault] = &[
         "refused by PostgreSQL with the triggers, as documented; without them a sweep finds the tenant", "Citus is not at hand", &[
         "faults::listener::prepared_transactions_insert_tenants_only_without_the_triggers_and_a_sweep_finds_them",]),
     fault(17, "A worker's backend is killed, the server restarts",
-        "", "", &[]),
+        "the server restarts; every tenant is current, nobody quarantined, each file applied once", "", &[
+        "faults::connections::a_worker_killed_in_a_file_takes_the_server_down_and_costs_nobody_more_than_time",
+        "crash::sessions_that_the_server_ends_cost_an_attempt_and_nothing_else",]),
     fault(18, "The server is away for a while",
         "the daemon stays up, is not ready, and goes on afterwards", "", &[
         "http::readiness_follows_the_database_and_liveness_does_not",]),
@@ -102,13 +104,16 @@ pub const FAULTS: &[Fault] = &[
         "the daemon waits for it", "", &[
         "http::a_daemon_that_starts_before_its_database_waits_for_it",]),
     fault(20, "No connection left (53300)",
-        "", "", &[]),
+        "it waits calmly, the listener keeps its connection, nobody is quarantined", "", &[
+        "faults::connections::a_daemon_without_free_connections_waits_calmly_and_goes_on",]),
     fault(21, "The handshake hangs",
         "", "", &[]),
     fault(22, "A pooled connection goes nowhere",
-        "", "", &[]),
+        "replaced within some seconds; the tenants are not marked failed", "a run already under way is left to TCP keepalive and tcp_user_timeout", &[
+        "faults::connections::an_idle_connection_that_leads_nowhere_is_replaced_within_five_seconds",]),
     fault(23, "A run is dropped within its transaction",
-        "", "", &[]),
+        "the connection is closed; nobody works in that transaction", "", &[
+        "faults::connections::a_run_that_breaks_within_its_transaction_leaves_its_connection_to_nobody",]),
     fault(24, "A standby takes over",
         "", "", &[]),
     fault(25, "The old primary still accepts connections",
@@ -124,7 +129,8 @@ pub const FAULTS: &[Fault] = &[
     fault(30, "The password is changed while the daemon runs",
         "", "", &[]),
     fault(31, "One shard of three is down",
-        "", "one daemon serves one database: a daemon of its own for each", &[]),
+        "a daemon is not disturbed by the loss of another's server", "one daemon serves one database", &[
+        "faults::connections::a_daemon_serves_its_database_while_the_server_of_another_is_down",]),
     fault(32, "The clock jumps",
         "", "", &[]),
     fault(33, "The daemon is killed at each phase",
