@@ -98,8 +98,9 @@ pub const FAULTS: &[Fault] = &[
         "faults::connections::a_worker_killed_in_a_file_takes_the_server_down_and_costs_nobody_more_than_time",
         "crash::sessions_that_the_server_ends_cost_an_attempt_and_nothing_else",]),
     fault(18, "The server is away for a while",
-        "the daemon stays up, is not ready, and goes on afterwards", "", &[
-        "http::readiness_follows_the_database_and_liveness_does_not",]),
+        "the daemon stays up, is not ready, and goes on afterwards", "20 s in place of 60 s", &[
+        "http::readiness_follows_the_database_and_liveness_does_not",
+        "faults::connections::slow::a_server_that_is_away_for_a_while_finds_the_daemon_alive_and_its_work_waiting",]),
     fault(19, "No server at the start",
         "the daemon waits for it", "", &[
         "http::a_daemon_that_starts_before_its_database_waits_for_it",]),
@@ -107,7 +108,8 @@ pub const FAULTS: &[Fault] = &[
         "it waits calmly, the listener keeps its connection, nobody is quarantined", "", &[
         "faults::connections::a_daemon_without_free_connections_waits_calmly_and_goes_on",]),
     fault(21, "The handshake hangs",
-        "", "", &[]),
+        "given up after 5 s, at the start and while running, and tried again", "", &[
+        "faults::connections::slow::a_handshake_that_hangs_is_given_up_after_five_seconds",]),
     fault(22, "A pooled connection goes nowhere",
         "replaced within some seconds; the tenants are not marked failed", "a run already under way is left to TCP keepalive and tcp_user_timeout", &[
         "faults::connections::an_idle_connection_that_leads_nowhere_is_replaced_within_five_seconds",]),
@@ -115,15 +117,21 @@ pub const FAULTS: &[Fault] = &[
         "the connection is closed; nobody works in that transaction", "", &[
         "faults::connections::a_run_that_breaks_within_its_transaction_leaves_its_connection_to_nobody",]),
     fault(24, "A standby takes over",
-        "", "", &[]),
+        "followed within 15 s, the rollout finished", "", &[
+        "faults::connections::slow::a_standby_that_takes_over_in_a_rollout_is_followed_within_fifteen_seconds",]),
     fault(25, "The old primary still accepts connections",
         "", "", &[]),
     fault(26, "The new primary lacks the last commits",
-        "", "", &[]),
+        "done again on the new primary: ledger and schema were lost together", "", &[
+        "faults::connections::slow::what_a_failover_lost_is_done_again",]),
     fault(27, "Workers behind a transaction pooler",
-        "", "", &[]),
+        "tenants forced onto one connection of pgbouncer's stay apart, also when a file fails", "", &[
+        "pooler::tenants_forced_onto_one_backend_stay_apart",
+        "pooler::a_file_that_fails_behind_a_pooler_leaves_nothing_for_the_next_tenant",
+        "pooler::who_is_in_the_way_is_seen_through_a_pooler",]),
     fault(28, "The disk is full (53100)",
-        "", "", &[]),
+        "nobody quarantined; all goes on by itself when there is room", "", &[
+        "faults::connections::slow::a_full_disk_stops_work_and_quarantines_nobody",]),
     fault(29, "The server's certificate is wrong, or there is none",
         "", "", &[]),
     fault(30, "The password is changed while the daemon runs",
@@ -132,7 +140,8 @@ pub const FAULTS: &[Fault] = &[
         "a daemon is not disturbed by the loss of another's server", "one daemon serves one database", &[
         "faults::connections::a_daemon_serves_its_database_while_the_server_of_another_is_down",]),
     fault(32, "The clock jumps",
-        "", "", &[]),
+        "by an hour, forth and back: sweeps neither stop nor race, events work on", "the daemon's clock only: the ledger's times are the database's", &[
+        "faults::connections::a_clock_that_jumps_neither_stops_the_sweeps_nor_makes_them_race",]),
     fault(33, "The daemon is killed at each phase",
         "killed in a rollout and while it fills new schemas, it leaves only work to do", "", &[
         "crash::a_daemon_killed_in_the_middle_of_a_rollout_leaves_only_work_to_do",

@@ -1,10 +1,15 @@
 //! Connections, the server, failover (faults 17 to 32).
 
-use std::time::{Duration, Instant};
+use std::{
+    fs,
+    process::Command,
+    time::{Duration, Instant},
+};
 
 use super::recovered;
 use crate::support::{
-    App, Daemon, Link, Proxy, database::shared, oracles, postgres::Server, server::signal, until,
+    App, Daemon, Link, Proxy, app::repository, daemon::HEAD_SWEEPS, database::shared, oracles,
+    oracles_but, postgres::Server, server::signal, until,
 };
 
 const FAST: &str = "[retry]\ninitial = \"100ms\"\nmax = \"1s\"";
@@ -163,7 +168,7 @@ async fn a_run_that_breaks_within_its_transaction_leaves_its_connection_to_nobod
     app.becomes(&daemon, "1", "quarantined 0002").await;
     recovered(start);
     assert!(!daemon.log().contains("25P02"), "{}", daemon.log());
-    crate::support::oracles_but(&app, &daemon, &["1"]).await;
+    oracles_but(&app, &daemon, &["1"]).await;
 }
 
 #[tokio::test]
@@ -187,4 +192,221 @@ async fn a_daemon_serves_its_database_while_the_server_of_another_is_down() {
     recovered(start);
     oracles(&up, &daemon).await;
     oracles(&down, &other).await;
+}
+
+#[tokio::test]
+async fn a_clock_that_jumps_neither_stops_the_sweeps_nor_makes_them_race() {
+    let app = App::new("clock").await;
+    let (clock, library) = (app.dir().join("clock"), app.dir().join("clock.so"));
+    let source = repository("tests/it/support/clock.c");
+    let mut compiler = Command::new("cc");
+    let built = compiler
+        .args(["-shared", "-fPIC", "-o"])
+        .arg(&library)
+        .arg(source)
+        .status();
+    assert!(built.unwrap().success());
+    let jump = |seconds: i64| fs::write(&clock, seconds.to_string()).unwrap();
+    jump(0);
+    let environment = [
+        ("LD_PRELOAD", library.to_str().unwrap()),
+        ("TENANTD_CLOCK", clock.to_str().unwrap()),
+    ];
+    let daemon = app.spawn_daemon(&["--set", "sweep.interval=200ms"], &environment);
+    let (mut id, start) = (0, Instant::now());
+    for seconds in [0, 3600, -3600, 0] {
+        jump(seconds);
+        id += 1;
+        app.tenant(id).await;
+        app.silent_tenant(id + 100).await;
+        app.all_ready(&daemon, [id, id + 100]).await;
+        let swept = daemon
+            .metric("tenantd_sweep_last_success_timestamp_seconds")
+            .await;
+        let now = std::time::UNIX_EPOCH.elapsed().unwrap().as_secs_f64();
+        until("the clock to have jumped", async || {
+            let swept = daemon
+                .metric("tenantd_sweep_last_success_timestamp_seconds")
+                .await;
+            (
+                (swept - now - seconds as f64).abs() < 60.0,
+                format!("{swept} at {now}"),
+            )
+        })
+        .await;
+        assert!(swept > 0.0);
+    }
+    let allowed = start.elapsed().as_secs_f64() / 0.2 + 10.0;
+    let swept = daemon.metric(HEAD_SWEEPS).await;
+    assert!(swept <= allowed, "{swept} sweeps, {allowed} expected");
+    oracles(&app, &daemon).await;
+}
+
+/// Stops a server for good and makes its standby the one that all connections lead to.
+async fn fail_over(app: &mut App, proxy: &Proxy, primary: &Server, standby: &Server) {
+    primary.stop_immediate().await.unwrap();
+    standby.promote().await;
+    proxy.lead_to(standby.port());
+    app.db.conninfo = standby.conninfo(&app.db.name);
+    app.sql = standby.connect(&app.db.name).await;
+}
+
+/// Waits until a standby has this version as the released head.
+async fn replicated(app: &App, standby: &Server, version: &str) {
+    let client = standby.connect(&app.db.name).await;
+    until("the standby to follow", async || {
+        let rows = client
+            .query("SELECT version FROM tenantd.head", &[])
+            .await
+            .unwrap();
+        (
+            rows.iter().any(|row| row.get::<_, &str>(0) == version),
+            format!("{rows:?}"),
+        )
+    })
+    .await;
+}
+
+/// Several servers, or waits of seconds.
+mod slow {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_standby_that_takes_over_in_a_rollout_is_followed_within_fifteen_seconds() {
+        let primary = Server::with(&[KEEPS]).await;
+        let mut app = at_work(&primary, "failover").await;
+        let standby = primary.standby().await;
+        let proxy = Proxy::to(primary.port());
+        app.lead(Some(&proxy), None);
+        let daemon = app.start();
+        at_work_pid(&app, &daemon).await;
+        replicated(&app, &standby, "0004").await;
+        fail_over(&mut app, &proxy, &primary, &standby).await;
+        let start = Instant::now();
+        app.all_ready(&daemon, 1..=5).await;
+        app.tenant(6).await;
+        app.all_ready(&daemon, [6]).await;
+        assert!(
+            start.elapsed() < Duration::from_secs(15),
+            "{}",
+            daemon.log()
+        );
+        recovered(start);
+        nobody_quarantined(&app).await;
+        oracles(&app, &daemon).await;
+    }
+
+    #[tokio::test]
+    async fn what_a_failover_lost_is_done_again() {
+        let primary = Server::with(&[KEEPS]).await;
+        let mut app = at_work(&primary, "lost_commits").await;
+        let standby = primary.standby().await;
+        let proxy = Proxy::to(primary.port());
+        app.lead(Some(&proxy), None);
+        app.tenantd(&["migrate", "1"]).ok();
+        replicated(&app, &standby, "0004").await;
+        // From here on nothing reaches the standby.
+        let client = standby.connect("postgres").await;
+        client
+            .batch_execute("ALTER SYSTEM SET primary_conninfo = ''")
+            .await
+            .unwrap();
+        client
+            .batch_execute("SELECT pg_reload_conf()")
+            .await
+            .unwrap();
+        until("replication to end", async || {
+            let left = app.ask("SELECT count(*) FROM pg_stat_replication").await;
+            (left == "0", left)
+        })
+        .await;
+        let daemon = app.start();
+        app.all_ready(&daemon, 1..=5).await;
+        fail_over(&mut app, &proxy, &primary, &standby).await;
+        let start = Instant::now();
+        let lost = app
+            .ask("SELECT count(*) FROM public.ran WHERE file = '0003'")
+            .await;
+        assert_eq!(lost, "1", "the rest was lost");
+        app.all_ready(&daemon, 1..=5).await;
+        recovered(start);
+        nobody_quarantined(&app).await;
+        oracles(&app, &daemon).await;
+    }
+
+    #[tokio::test]
+    async fn a_full_disk_stops_work_and_quarantines_nobody() {
+        let server = Server::with_small_disk().await;
+        let app = at_work(&server, "full_disk").await;
+        let daemon = app.start();
+        at_work_pid(&app, &daemon).await;
+        let ballast = server.fill();
+        until("the disk to be full for it", async || {
+            (daemon.log().matches("53100").count() >= 3, daemon.log())
+        })
+        .await;
+        nobody_quarantined(&app).await;
+        drop(ballast);
+        let start = Instant::now();
+        app.all_ready(&daemon, 1..=5).await;
+        recovered(start);
+        nobody_quarantined(&app).await;
+        oracles(&app, &daemon).await;
+    }
+
+    #[tokio::test]
+    async fn a_server_that_is_away_for_a_while_finds_the_daemon_alive_and_its_work_waiting() {
+        let server = Server::with(&[KEEPS]).await;
+        let mut app = at_work(&server, "away").await;
+        let daemon = app.start();
+        at_work_pid(&app, &daemon).await;
+        server.stop_immediate().await.unwrap();
+        let start = Instant::now();
+        while start.elapsed() < Duration::from_secs(20) {
+            assert_eq!(daemon.get("/livez").await.0, 200, "{}", daemon.log());
+            tokio::time::sleep(Duration::from_millis(500)).await;
+        }
+        assert_eq!(daemon.get("/readyz").await.0, 503);
+        server.start_again().await.unwrap();
+        let start = Instant::now();
+        app.sql = server.connect(&app.db.name).await;
+        app.all_ready(&daemon, 1..=5).await;
+        recovered(start);
+        nobody_quarantined(&app).await;
+        oracles(&app, &daemon).await;
+    }
+
+    #[tokio::test]
+    async fn a_handshake_that_hangs_is_given_up_after_five_seconds() {
+        let app = App::new("handshake").await;
+        app.configure(FAST);
+        let proxy = Proxy::to(shared().await.port());
+        app.lead(Some(&proxy), None);
+        proxy.set_new(Link::Stall);
+        let (start, daemon) = (Instant::now(), app.start());
+        until("it to give up", async || {
+            let (code, body) = daemon.get("/readyz").await;
+            (code == 503 && body.contains("no connection within"), body)
+        })
+        .await;
+        assert!(start.elapsed() < Duration::from_secs(7), "{}", daemon.log());
+        proxy.set_new(Link::Pass);
+        let start = Instant::now();
+        app.tenant(1).await;
+        app.all_ready(&daemon, [1]).await;
+        // The same for a running one, whose connections are gone.
+        proxy.set_new(Link::Stall);
+        proxy.set_open(Link::Cut);
+        app.tenant(2).await;
+        until("it to give up again", async || {
+            let (code, body) = daemon.get("/readyz").await;
+            (code == 503 && body.contains("no connection within"), body)
+        })
+        .await;
+        proxy.set(Link::Pass);
+        app.all_ready(&daemon, [2]).await;
+        recovered(start);
+        nobody_quarantined(&app).await;
+        oracles(&app, &daemon).await;
+    }
 }

@@ -100,6 +100,11 @@ impl App {
         fs::write(self.config(), text).unwrap();
     }
 
+    /// The directory of its files, removed with it.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
     pub fn config(&self) -> PathBuf {
         self.dir.join("tenantd.toml")
     }
