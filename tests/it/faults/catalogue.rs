@@ -143,18 +143,23 @@ pub const FAULTS: &[Fault] = &[
         "by an hour, forth and back: sweeps neither stop nor race, events work on", "the daemon's clock only: the ledger's times are the database's", &[
         "faults::connections::a_clock_that_jumps_neither_stops_the_sweeps_nor_makes_them_race",]),
     fault(33, "The daemon is killed at each phase",
-        "killed in a rollout and while it fills new schemas, it leaves only work to do", "", &[
+        "killed at each boundary between two phases, in a rollout, and while it fills new schemas, it leaves only work to do", "", &[
+        "faults::execution::slow::a_daemon_killed_at_any_boundary_leaves_only_work_to_do",
         "crash::a_daemon_killed_in_the_middle_of_a_rollout_leaves_only_work_to_do",
         "crash::a_daemon_killed_while_it_fills_new_schemas_leaves_whole_ones_or_none",]),
     fault(34, "A killed daemon's backend works on",
-        "", "", &[]),
+        "the server ends it within seconds; the tenant is done again", "", &[
+        "faults::execution::slow::what_a_killed_daemon_left_running_ends_within_seconds_and_is_done_again",]),
     fault(35, "The application holds a lock for long",
-        "the tenant is blocked, names who holds the lock, and the others go on", "", &[
-        "locks::a_lock_of_the_applications_blocks_the_tenant_alone_and_names_who_holds_it",]),
+        "the tenant is blocked, names who holds the lock, and the others go on; the application never waits longer than the lock timeout", "", &[
+        "locks::a_lock_of_the_applications_blocks_the_tenant_alone_and_names_who_holds_it",
+        "faults::execution::the_application_is_served_all_through_a_rollout",]),
     fault(36, "A statement of ten minutes",
-        "", "", &[]),
+        "cancelled, the tenant quarantined with file and line", "", &[
+        "faults::execution::a_statement_that_takes_too_long_is_cancelled_and_its_tenant_quarantined",]),
     fault(37, "A session idle in its transaction",
-        "", "", &[]),
+        "every worker session has a bound of 30 s", "the setting is read back; the server keeps to it", &[
+        "faults::execution::every_session_of_ours_is_ended_by_the_server_when_it_idles_in_a_transaction",]),
     fault(38, "A concurrent index build is killed half-way",
         "", "", &[]),
     fault(39, "Concurrent index builds compete",
@@ -203,7 +208,8 @@ pub const FAULTS: &[Fault] = &[
         "two apply each file to each tenant once", "", &[
         "crash::two_daemons_apply_each_file_to_each_tenant_once",]),
     fault(52, "A daemon is frozen while it holds a tenant",
-        "", "", &[]),
+        "another takes over; nothing is applied twice when it wakes", "", &[
+        "faults::lifecycle::a_daemon_frozen_while_it_holds_a_tenant_applies_nothing_twice",]),
     fault(53, "10 000 and 100 000 tenants",
         "", "", &[]),
     fault(54, "A storm of DDL",
