@@ -20,7 +20,7 @@ faults: postgres promtool pgbouncer ## Run every test, the slow ones too, and wr
 	TENANTD_FAULTS=$(CURDIR)/target/faults $(CARGO) test --test it >target/faults/results.txt || true
 	$(CARGO) run --quiet --example faults_table target/faults
 
-test-matrix: promtool pgbouncer ## Run the integration tests on PostgreSQL 14 to 18 (PG="14 18": on these)
+test-matrix: postgres promtool pgbouncer ## Run the integration tests on PostgreSQL 14 to 18 (PG="14 18": on these)
 	@CARGO="$(CARGO)" scripts/test-matrix $(PG)
 
 security: postgres ## Check what docs/security.md promises, one line a check

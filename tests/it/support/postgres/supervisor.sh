@@ -21,9 +21,34 @@ stop() {
     wait "$postmaster"; postmaster=
 }
 echo "directory $dir"
+# The packages of fetch-postgres have no pg_basebackup; a copy between start and stop of a backup is one too.
+copy_primary() {
+    mkdir -m 700 "$dir/data"
+    psql -XAtq -v ON_ERROR_STOP=1 -d "$TENANTD_PG_PRIMARY dbname=postgres" <<EOF || return
+SELECT current_setting('server_version_num')::int < 150000 AS old, current_setting('data_directory') AS source \gset
+\if :old
+SELECT pg_start_backup('standby', true, false) \g /dev/null
+\else
+SELECT pg_backup_start('standby', true) \g /dev/null
+\endif
+\setenv SOURCE :source
+\! cp -R "\$SOURCE/." "$dir/data"
+\if :old
+SELECT labelfile FROM pg_stop_backup(false, false) \g $dir/data/backup_label
+\else
+SELECT labelfile FROM pg_backup_stop(false) \g $dir/data/backup_label
+\endif
+EOF
+    rm -f "$dir/data/postmaster.pid"
+    echo "primary_conninfo = '$TENANTD_PG_PRIMARY'" >>"$dir/data/postgresql.auto.conf"
+    : >"$dir/data/standby.signal"
+}
 create() {
-    if [ -n "$TENANTD_PG_PRIMARY" ]
-    then "$(dirname "$(readlink -f "$bin/postgres")")/pg_basebackup" -R -X stream -c fast -D "$dir/data" -d "$TENANTD_PG_PRIMARY"
+    programs=$(dirname "$(readlink -f "$bin/postgres")")
+    if [ -n "$TENANTD_PG_PRIMARY" ] && [ -x "$programs/pg_basebackup" ]
+    then "$programs/pg_basebackup" -R -X stream -c fast -D "$dir/data" -d "$TENANTD_PG_PRIMARY"
+    elif [ -n "$TENANTD_PG_PRIMARY" ]
+    then copy_primary
     else "$bin/initdb" -N -E UTF8 --no-locale -A trust -U postgres -D "$dir/data" ${TENANTD_PG_DIR:+-X "$dir/wal"}
     fi
 }
