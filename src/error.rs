@@ -45,6 +45,19 @@ pub enum Error {
     /// A state of things that tenantd will not work in; the text says how to leave it.
     #[error("{0}")]
     Refused(String),
+    /// A server that must not be worked on: a standby, another system, an older timeline.
+    #[error("{0}")]
+    WrongServer(String),
+    /// The control schema is newer than this program, which therefore does not act.
+    #[error(
+        "the schema tenantd is at version {installed}, this program knows {known}: upgrade tenantd"
+    )]
+    Newer {
+        /// The version in the database.
+        installed: i32,
+        /// The newest version that this program knows.
+        known: i32,
+    },
     /// The operating system.
     #[error("{operation}: {source}")]
     Io {
@@ -83,7 +96,7 @@ impl Error {
         }
     }
 
-    /// Whether waiting may mend it: the server is away, starting, stopping or full.
+    /// Whether waiting may mend it: the server is away, starting, stopping or full, or not the right one.
     pub fn will_pass(&self) -> bool {
         match self {
             Self::Postgres { source, .. } => match source.code() {
@@ -92,7 +105,7 @@ impl Error {
                     .any(|class| code.code().starts_with(class)),
                 None => true,
             },
-            Self::Pool { .. } | Self::Timeout { .. } => true,
+            Self::Pool { .. } | Self::Timeout { .. } | Self::WrongServer(_) => true,
             _ => false,
         }
     }
@@ -126,7 +139,7 @@ pub fn explain(error: &tokio_postgres::Error) -> String {
 const INSTALL_ROLE: &str =
     "run: tenantd install --role <tenantd's role>, as the owner of the database";
 /// The tables of the control schema.
-const LEDGER: [&str; 8] = [
+const LEDGER: [&str; 10] = [
     "control",
     "tenant",
     "applied",
@@ -135,6 +148,8 @@ const LEDGER: [&str; 8] = [
     "behind",
     "request",
     "instance",
+    "server",
+    "lead",
 ];
 
 /// What an operator does about a server error, where we know.

@@ -2,7 +2,7 @@
 
 use tokio_postgres::{Client, error::SqlState, types::Type};
 
-use super::{registry, triggers, turn};
+use super::{registry, server, triggers, turn};
 use crate::{
     config::Config,
     error::{During, Error, Result},
@@ -39,6 +39,11 @@ const MIGRATIONS: &[(i32, &str, &str)] = &[
         "verified",
         include_str!("../../migrations/control/0005_verified.sql"),
     ),
+    (
+        6,
+        "server",
+        include_str!("../../migrations/control/0006_server.sql"),
+    ),
 ];
 
 /// Version of the control schema that this program works with.
@@ -58,9 +63,15 @@ pub async fn require(client: &Client) -> Result<()> {
         older if older < VERSION => Err(Error::Refused(format!(
             "the schema tenantd is at version {older}, this program needs {VERSION}: run `tenantd install`"
         ))),
-        newer => Err(Error::Refused(format!(
-            "the schema tenantd is at version {newer}, this program knows {VERSION}: upgrade tenantd"
-        ))),
+        newer => Err(newer_than_we_know(newer)),
+    }
+}
+
+/// The error of an older program in a newer control schema.
+pub fn newer_than_we_know(installed: i32) -> Error {
+    Error::Newer {
+        installed,
+        known: VERSION,
     }
 }
 
@@ -119,6 +130,9 @@ pub async fn install(
     }
     for trigger in triggers::configured(client, config).await? {
         done.extend(trigger.install(client).await?);
+    }
+    if server::accept(client).await? {
+        done.push("accepted this server as the ledger's, in place of the one before".into());
     }
     if done.is_empty() {
         done.push("nothing to do: everything is installed".into());
@@ -191,9 +205,7 @@ async fn upgrade(client: &mut Client) -> Result<Vec<String>> {
             .during(what())?;
         let installed: i32 = rows[0].get(0);
         if installed > VERSION {
-            return Err(Error::Refused(format!(
-                "the schema tenantd is at version {installed}, this program knows {VERSION}: upgrade tenantd"
-            )));
+            return Err(newer_than_we_know(installed));
         }
         let mut done = Vec::new();
         for (version, name, sql) in MIGRATIONS.iter().filter(|m| m.0 > installed) {

@@ -11,6 +11,7 @@ pub mod lost;
 pub mod registry;
 pub mod report;
 pub mod requests;
+pub mod server;
 pub mod state;
 pub mod tenant;
 mod triggers;

@@ -95,6 +95,13 @@ fn resolve_on(
     })
 }
 
+impl Target {
+    /// How many hosts are tried, at least one.
+    pub fn hosts(&self) -> usize {
+        self.servers.len()
+    }
+}
+
 impl fmt::Display for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let config = &self.config;

@@ -5,6 +5,7 @@ pub mod conninfo;
 pub mod ident;
 pub mod notify;
 pub mod pool;
+pub mod primary;
 pub mod server;
 pub mod tls;
 

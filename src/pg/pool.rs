@@ -11,10 +11,17 @@ use deadpool_postgres::{
 };
 use tokio::time::timeout;
 
-use super::{connect::Opener, conninfo::Target, tls::Tls};
+use super::{
+    connect::Opener,
+    conninfo::Target,
+    primary::{self, Seen},
+    tls::Tls,
+};
 use crate::error::{Error, Result};
 
 const WAIT: Duration = Duration::from_secs(10);
+/// For the look at a new connection's server.
+const LOOK: Duration = Duration::from_secs(5);
 const RECYCLE: Duration = Duration::from_secs(5);
 /// A connection at rest for longer is asked whether it still leads anywhere: a route that lost its
 /// state, or a proxy that lost its other end, tells nobody.
@@ -36,6 +43,7 @@ pub struct Pool {
     inner: deadpool_postgres::Pool,
     target: String,
     tls: Tls,
+    seen: Arc<Seen>,
 }
 
 impl Pool {
@@ -77,8 +85,10 @@ impl Pool {
                 recycling_method: RecyclingMethod::Fast,
             },
         );
+        let seen = Arc::new(Seen::default());
         let inner = deadpool_postgres::Pool::builder(manager)
             .max_size(size)
+            .post_create(looks_at_the_server(Arc::clone(&seen), target.to_string()))
             .pre_recycle(answers())
             .runtime(Runtime::Tokio1)
             .timeouts(Timeouts {
@@ -95,6 +105,7 @@ impl Pool {
             inner,
             target: target.to_string(),
             tls: target.tls.clone(),
+            seen,
         })
     }
 
@@ -105,7 +116,13 @@ impl Pool {
     pub async fn get(&self) -> Result<Connection> {
         let operation = format!("connect to {}", self.target);
         self.inner.get().await.map_err(|error| match error {
-            deadpool_postgres::PoolError::Backend(source) => Error::Postgres { operation, source },
+            deadpool_postgres::PoolError::Backend(source)
+            | deadpool_postgres::PoolError::PostCreateHook(HookError::Backend(source)) => {
+                Error::Postgres { operation, source }
+            }
+            deadpool_postgres::PoolError::PostCreateHook(HookError::Message(why)) => {
+                Error::WrongServer(why.into_owned())
+            }
             deadpool_postgres::PoolError::Timeout(_) => Error::Pool {
                 operation,
                 message: "no connection within the time allowed".into(),
@@ -127,10 +144,37 @@ impl Pool {
         self.tls.clone()
     }
 
+    /// The server that its connections have seen.
+    pub fn server(&self) -> &Arc<Seen> {
+        &self.seen
+    }
+
+    /// Closes the connections at rest: after a failover, new ones find the new primary.
+    pub fn forget_idle(&self) {
+        self.inner.retain(|_, _| false);
+    }
+
     /// Takes no more connections and closes those at rest.
     pub fn close(&self) {
         self.inner.close();
     }
+}
+
+/// Keeps connections to a server that must not be worked on out of the pool.
+fn looks_at_the_server(seen: Arc<Seen>, target: String) -> Hook {
+    Hook::async_fn(move |client, _| {
+        let (seen, target) = (Arc::clone(&seen), target.clone());
+        Box::pin(async move {
+            let looked = timeout(LOOK, primary::look(client)).await.map_err(|_| {
+                HookError::message(format!(
+                    "connect to {target}: it accepted the connection and then gave no answer within {LOOK:?}"
+                ))
+            })?;
+            let look = looked.map_err(HookError::Backend)?;
+            seen.admit(&target, look)
+                .map_err(|error| HookError::message(error.to_string()))
+        })
+    })
 }
 
 /// Asks a connection that was at rest. When one gives no answer, the others that are as old are closed

@@ -38,7 +38,7 @@ pub(super) fn config(
     if let Some(password) = password(params, env, system, servers, &config, warnings) {
         config.password(password);
     }
-    session(params, &mut config)?;
+    session(params, servers, &mut config)?;
     liveness(params, &mut config)?;
     Ok(config)
 }
@@ -113,7 +113,7 @@ fn passfile_text(
 }
 
 /// Sets what the session is asked to be.
-fn session(params: &Params, config: &mut Config) -> Result<(), ConninfoError> {
+fn session(params: &Params, servers: &[Server], config: &mut Config) -> Result<(), ConninfoError> {
     let fallback = || params.text("fallback_application_name");
     if let Some(name) = params.text("application_name").or_else(fallback) {
         config.application_name(name);
@@ -123,6 +123,9 @@ fn session(params: &Params, config: &mut Config) -> Result<(), ConninfoError> {
     }
     if let Some(param) = params.get("target_session_attrs") {
         config.target_session_attrs(target_session_attrs(param)?);
+    } else if servers.len() > 1 {
+        // Several hosts are a primary and its standbys: whichever is the primary now is meant.
+        config.target_session_attrs(TargetSessionAttrs::ReadWrite);
     }
     if let Some(param) = params.get("load_balance_hosts") {
         config.load_balance_hosts(choice(
