@@ -9,6 +9,7 @@ pub mod pace;
 pub mod queue;
 pub mod reconciler;
 pub mod runner;
+mod running;
 pub mod watch;
 
 pub use message::Settings;

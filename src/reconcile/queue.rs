@@ -12,6 +12,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
+    hash::{BuildHasher as _, Hasher as _, RandomState},
     sync::Arc,
 };
 
@@ -70,7 +71,11 @@ pub struct Queue {
     waiting: BTreeMap<Reason, VecDeque<Key>>,
     later: BTreeSet<(Instant, Key)>,
     in_flight: usize,
+    scattered: bool,
 }
+
+/// How far from the front a scattered queue takes the next key.
+const SCATTER: usize = 64;
 
 impl Queue {
     /// An empty queue.
@@ -81,7 +86,14 @@ impl Queue {
             waiting: BTreeMap::new(),
             later: BTreeSet::new(),
             in_flight: 0,
+            scattered: false,
         }
+    }
+
+    /// Whether the keys of one reason are taken at random from the first few, and not in order: another
+    /// daemon has the same keys, and two that go the same way only meet.
+    pub fn scatter(&mut self, scattered: bool) {
+        self.scattered = scattered;
     }
 
     /// Keys it holds, in flight or not.
@@ -145,7 +157,7 @@ impl Queue {
     pub fn next(&mut self, now: Instant) -> Option<Job> {
         self.promote(now);
         for (&reason, keys) in &mut self.waiting {
-            while let Some(key) = keys.pop_front() {
+            while let Some(key) = take(keys, self.scattered) {
                 match self.places.get_mut(&key) {
                     Some(
                         place @ &mut Place::Waiting {
@@ -215,6 +227,16 @@ impl Queue {
     }
 }
 
+fn take(keys: &mut VecDeque<Key>, scattered: bool) -> Option<Key> {
+    let few = keys.len().min(SCATTER) as u64;
+    if !scattered || few < 2 {
+        return keys.pop_front();
+    }
+    // Each new hasher of the standard library has random keys.
+    let random = RandomState::new().build_hasher().finish();
+    keys.remove(usize::try_from(random % few).unwrap_or(0))
+}
+
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
@@ -223,6 +245,21 @@ mod tests {
 
     fn queue() -> (Queue, Instant) {
         (Queue::new(3), Instant::now())
+    }
+
+    #[test]
+    fn a_scattered_queue_hands_out_every_key_once_and_in_an_order_of_its_own() {
+        let (mut queue, now) = (Queue::new(500), Instant::now());
+        queue.scatter(true);
+        let keys: Vec<_> = (100..400).map(|n| n.to_string()).collect();
+        for key in &keys {
+            queue.wake(key, Reason::Insert, now);
+        }
+        let taken = std::iter::from_fn(|| queue.next(now)).map(|job| job.key.to_string());
+        let mut taken: Vec<_> = taken.collect();
+        assert_ne!(taken, keys);
+        taken.sort();
+        assert_eq!(taken, keys);
     }
 
     #[test]

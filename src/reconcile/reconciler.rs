@@ -6,11 +6,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tokio_postgres::types::Type;
+use tokio_postgres::{error::SqlState, types::Type};
 use tracing::{debug, info, warn};
 
 use super::{
-    disposition, failure::Failed, message::Envelope, queue::Reason, runner::Runner, watch,
+    disposition, failure::Failed, message::Envelope, queue::Reason, runner::Runner,
+    running::Running, watch,
 };
 use crate::{
     config::{LostPolicy, Retry},
@@ -89,6 +90,7 @@ pub struct Reconciler {
     runner: Arc<dyn Runner>,
     loaded: RwLock<Arc<Loaded>>,
     limits: Limits,
+    running: Running,
 }
 
 impl Reconciler {
@@ -106,6 +108,7 @@ impl Reconciler {
             runner,
             loaded: RwLock::new(loaded),
             limits,
+            running: Running::default(),
         }
     }
 
@@ -130,6 +133,16 @@ impl Reconciler {
     /// The connections it works on.
     pub fn pool(&self) -> &Pool {
         &self.pool
+    }
+
+    /// Asks the server to cancel every apply that runs, because the daemon stops; how many there were.
+    pub async fn cancel(&self) -> usize {
+        self.running.cancel(&self.pool.tls()).await
+    }
+
+    /// How many applies run.
+    pub fn applying(&self) -> usize {
+        self.running.count()
     }
 
     /// Whether lost schemas are built again without a person's word.
@@ -259,6 +272,7 @@ impl Reconciler {
         };
         let mut seen = watch::Seen::default();
         let connection = Held::new(connection);
+        let running = self.running.enter(backend, connection.cancel_token());
         let result = {
             let applying = self
                 .runner
@@ -278,6 +292,7 @@ impl Reconciler {
                 applying.await
             }
         };
+        drop(running);
         let mut outcome = Outcome {
             kind: ReconcileOutcome::Applied,
             applied: release.head.saturating_sub(before),
@@ -304,11 +319,17 @@ impl Reconciler {
                     .checked_sub(1)
                     .map(|index| release.set.files()[index].version.clone());
                 failpoint::pass("reconcile.failed").await?;
-                recover(
-                    connection,
-                    error.place.is_some() || seen.cancelling || outside,
-                )
-                .await;
+                let read_only = error.source.code() == Some(&SqlState::READ_ONLY_SQL_TRANSACTION);
+                let used_up = error.place.is_some() || seen.cancelling || read_only || outside;
+                recover(connection, used_up || self.running.ended()).await;
+                if read_only {
+                    // A failover: the others of this pool are connected to the old primary too.
+                    self.pool.forget_idle();
+                }
+                if self.running.ended() {
+                    outcome.kind = ReconcileOutcome::Busy;
+                    return Ok(outcome);
+                }
                 Failed {
                     release,
                     tenant: &tenant,
