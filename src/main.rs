@@ -23,7 +23,7 @@ fn main() -> ExitCode {
         Ok(code) => code.into(),
         Err(error) => {
             eprintln!("tenantd: {error}");
-            ExitCode::FAILURE
+            cli::Code::of(&error).into()
         }
     }
 }

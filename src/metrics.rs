@@ -77,8 +77,14 @@ metrics! {
     tenants_by_state: Family<IntGauge, State>,
     /// Tenants whose catalog differed from a fresh schema's when they were last verified.
     tenants_drifted: IntGauge,
-    /// Whether the LISTEN connection is up and proven by a round trip (1) or not (0).
+    /// Whether the LISTEN connection is up and notifications arrive on it (1) or not (0).
     listener_connected: IntGauge,
+    /// Whether NOTIFY does not work here, so that the fleet is looked at every sweep.poll_interval instead (1) or not (0).
+    listener_polling: IntGauge,
+    /// How full the notification queue of the server is, from 0 to 1; at 1 no commit with a NOTIFY succeeds.
+    notification_queue_usage_ratio: Gauge,
+    /// Whether this daemon leads (1): it does the periodic sweeps and sets the numbers of the fleet, which are 0 with the others.
+    leading: IntGauge,
     /// Tenants that wait in the queue.
     queue_depth: IntGauge,
     /// When the last sweep succeeded, in seconds since the epoch; 0 before the first.
@@ -176,6 +182,9 @@ mod tests {
             "schemas_without_tables",
             "tenants_drifted",
             "listener_connected",
+            "listener_polling",
+            "notification_queue_usage_ratio",
+            "leading",
             "queue_depth",
             "sweep_last_success_timestamp_seconds",
             "migrations_applied_total",

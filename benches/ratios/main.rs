@@ -57,7 +57,7 @@ async fn measure() -> Outcome<()> {
         config.clone(),
         MigrationSet::load(Path::new(SAMPLE))?,
         pool,
-        true,
+        tenantd::daemon::engine::Purpose::Apply,
     )
     .await?;
     let version: String = app.query_one("SHOW server_version", &[]).await?.get(0);

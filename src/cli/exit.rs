@@ -2,6 +2,8 @@
 
 use std::process::ExitCode;
 
+use tenantd::Error;
+
 /// How a command ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Code {
@@ -13,6 +15,20 @@ pub(crate) enum Code {
     NotCurrent,
     /// Some tenants failed, the others are done.
     SomeFailed,
+    /// The schema `tenantd` in the database is newer than this program.
+    Outdated,
+    /// A second signal ended the daemon at once.
+    Killed,
+}
+
+impl Code {
+    /// How a command ends with this error.
+    pub(crate) fn of(error: &Error) -> Self {
+        match error {
+            Error::Newer { .. } => Self::Outdated,
+            _ => Self::Error,
+        }
+    }
 }
 
 impl From<Code> for ExitCode {
@@ -22,6 +38,8 @@ impl From<Code> for ExitCode {
             Code::Error => 1,
             Code::NotCurrent => 3,
             Code::SomeFailed => 4,
+            Code::Outdated => 5,
+            Code::Killed => 130,
         })
     }
 }

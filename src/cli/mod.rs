@@ -19,7 +19,10 @@ use clap::{Parser, Subcommand};
 use tenantd::{
     Config, Error, Result,
     config::RolloutMode,
-    daemon::{Engine, engine},
+    daemon::{
+        Engine,
+        engine::{self, Purpose},
+    },
     fleet::{Tenant, instances},
     migrations::MigrationSet,
 };
@@ -127,9 +130,13 @@ fn load(arguments: &Arguments) -> Result<Config> {
 /// it as a daemon would; one that only looks leaves the released head alone.
 async fn open(config: Config, applies: bool) -> Result<Engine> {
     let set = MigrationSet::load(&config.migrations.dir)?;
-    let publish = applies && config.rollout.mode == RolloutMode::Auto;
+    let purpose = if applies && config.rollout.mode == RolloutMode::Auto {
+        Purpose::Apply
+    } else {
+        Purpose::Look
+    };
     let pool = engine::pool(&config, "cli")?;
-    Engine::open(config, set, pool, publish).await
+    Engine::open(config, set, pool, purpose).await
 }
 
 /// The tenants of these names; an error names those that are none.

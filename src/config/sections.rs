@@ -145,6 +145,9 @@ pub struct Sweep {
     pub full_interval: Duration,
     /// Share of the tenants, 0 to 1, whose catalog each full sweep compares with a fresh schema's.
     pub verify_share: f64,
+    /// Time between two head checks where NOTIFY does not work.
+    #[serde(with = "de::duration")]
+    pub poll_interval: Duration,
 }
 
 /// `[retry]`: attempts and backoff.

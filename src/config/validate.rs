@@ -127,6 +127,7 @@ fn durations(config: &Config, problems: &mut Vec<String>) {
     for (value, key, section) in [
         (config.sweep.interval, "interval", "sweep"),
         (config.sweep.full_interval, "full_interval", "sweep"),
+        (config.sweep.poll_interval, "poll_interval", "sweep"),
         (config.retry.initial, "initial", "retry"),
         (config.retry.max, "max", "retry"),
         (locks.max_hold, "max_hold", "locks"),

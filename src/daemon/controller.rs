@@ -16,11 +16,13 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use super::{
-    engine::{self, Engine},
+    engine::{self, Engine, Purpose},
     health::Health,
-    heartbeat,
+    heartbeat::{Echo, Heartbeat},
     http::{self, Endpoints},
+    lead::Lead,
     listener::Ears,
+    retry::{self, Said},
     sweeper::{Nudge, Sweeper},
     systemd,
     work::{self, SharedQueue},
@@ -36,12 +38,22 @@ use crate::{
     },
     metrics::{Metrics, ProcessMetrics, SweepKind, encode},
     migrations::MigrationSet,
-    reconcile::pace::Pace,
+    reconcile::{Reconciler, pace::Pace},
 };
 
-/// How long what is in flight may take to finish when the daemon stops.
-const GRACE: Duration = Duration::from_secs(25);
+/// How long what is in flight may take to finish when the daemon stops. Then it is cancelled.
+const GRACE: Duration = Duration::from_secs(20);
+/// How long what was cancelled may take to end.
+const CANCELLED: Duration = Duration::from_secs(3);
+/// How long a question to the database may take then.
+const ASKING: Duration = Duration::from_millis(1500);
 const SIGN_OFF: Duration = Duration::from_secs(2);
+/// For the requests that are being answered.
+const HTTP_END: Duration = Duration::from_secs(2);
+/// A reload that waits for the database longer than this has failed.
+const RELOAD: Duration = Duration::from_secs(30);
+/// Who leads is asked before the loops begin; if that takes longer, they begin without.
+const FIRST_BEAT: Duration = Duration::from_secs(2);
 /// How long a `/status` answer is used again.
 const STATUS_FRESH: Duration = Duration::from_secs(1);
 
@@ -108,19 +120,22 @@ pub async fn run(config: Config, mut signals: tokio::sync::mpsc::Receiver<Signal
         started = connect(&config, set, &health) => Some(started?),
         () = stopped(&mut signals) => None,
     };
-    if let Some(started) = started {
-        let started = Arc::new(started);
-        *engine
-            .lock()
-            .expect("no code panics while it holds this lock") = Some(Arc::clone(&started));
-        serve(started, queue, metrics, health, &mut signals).await?;
-    }
+    let ended = match started {
+        Some(started) => {
+            let started = Arc::new(started);
+            *engine
+                .lock()
+                .expect("no code panics while it holds this lock") = Some(Arc::clone(&started));
+            serve(started, queue, metrics, health, &mut signals).await
+        }
+        None => Ok(()),
+    };
     http_stop.cancel();
     if let Some(http) = http {
-        let _ = http.await;
+        let _ = timeout(HTTP_END, http).await;
     }
     info!("stopped");
-    Ok(())
+    ended
 }
 
 fn metrics_of(config: &Config, registry: &Registry) -> Result<Metrics> {
@@ -136,30 +151,30 @@ async fn stopped(signals: &mut tokio::sync::mpsc::Receiver<Signal>) {
 /// Tries until the database answers; ends at what trying again cannot mend.
 async fn connect(config: &Config, set: MigrationSet, health: &Health) -> Result<Engine> {
     engine::warn_unverified(config)?;
-    let pool = engine::pool(config, "work")?;
-    let mut attempts = 0;
-    loop {
-        attempts += 1;
-        let delay = match pool.get().await {
-            Ok(_) => break,
-            Err(error) if error.will_pass() => {
-                let delay = crate::reconcile::disposition::backoff(&config.retry, attempts)
-                    .min(Duration::from_secs(10));
-                if attempts == 1 {
-                    warn!("waiting for the database: {error}");
-                }
-                health.starting(Some(error.to_string()));
-                delay
-            }
-            Err(error) => return Err(error),
+    let mut said = Said::default();
+    for attempt in 0.. {
+        let error = match start(config, set.clone()).await {
+            Err(error) if error.will_pass() => error,
+            opened => return opened,
         };
-        sleep(delay).await;
+        if said.is_new(&error.to_string()) {
+            warn!("waiting for the database: {error}");
+        }
+        health.starting(Some(error.to_string()));
+        sleep(retry::delay(&error, attempt)).await;
     }
+    unreachable!("it is tried for ever")
+}
+
+async fn start(config: &Config, set: MigrationSet) -> Result<Engine> {
+    let pool = engine::pool(config, "work")?;
+    drop(pool.get().await?);
     failpoint::pass("start.connected").await?;
-    for warning in trust::warnings(&*pool.get().await?, config).await? {
+    let engine = Engine::open(config.clone(), set, pool, Purpose::Serve).await?;
+    // Said once, however often it was tried.
+    for warning in trust::warnings(&*engine.reconciler.pool().get().await?, config).await? {
         warn!("{warning}");
     }
-    let engine = Engine::open(config.clone(), set, pool, true).await?;
     failpoint::pass("start.published").await?;
     Ok(engine)
 }
@@ -174,6 +189,22 @@ async fn serve(
 ) -> Result<()> {
     let config = engine.config.clone();
     let nudge = Arc::new(Nudge::default());
+    let (echo, lead) = (
+        Arc::new(Echo::default()),
+        Arc::new(Lead::new(Arc::clone(&metrics), Arc::clone(&health))),
+    );
+    let heartbeat = Heartbeat {
+        engine: Arc::clone(&engine),
+        echo: Arc::clone(&echo),
+        lead: Arc::clone(&lead),
+        nudge: Arc::clone(&nudge),
+        queue: queue.clone(),
+        metrics: Arc::clone(&metrics),
+        alarmed: Mutex::default(),
+    };
+    // Whether we lead is known before the sweeper begins.
+    let _ = timeout(FIRST_BEAT, heartbeat.once()).await;
+    let mut heartbeat = tokio::spawn(heartbeat.run());
     let reconciler = Arc::clone(&engine.reconciler);
     let mut listener = tokio::spawn(
         Ears {
@@ -183,6 +214,8 @@ async fn serve(
             nudge: Arc::clone(&nudge),
             metrics: Arc::clone(&metrics),
             health: Arc::clone(&health),
+            echo,
+            poll_interval: config.sweep.poll_interval,
             instance: engine.instance.clone(),
         }
         .run(),
@@ -196,15 +229,11 @@ async fn serve(
             intervals: config.sweep.clone(),
             migrations: config.migrations.clone(),
             nudge: Arc::clone(&nudge),
+            lead,
             instance: engine.instance.clone(),
         }
         .run(),
     );
-    let beat = tokio::spawn(heartbeat::run(
-        reconciler.pool().clone(),
-        engine.instance.as_str().into(),
-        host(),
-    ));
     let drain = CancellationToken::new();
     let pace = Arc::new(Pace::new(config.rollout.max_rate));
     let workers: Vec<JoinHandle<()>> = (0..config.database.workers)
@@ -233,20 +262,20 @@ async fn serve(
         () = attend(&engine, &queue, &metrics, &health, &nudge, signals) => Ok(()),
         Err(panic) = &mut listener => Err(Error::Refused(format!("the listener broke: {panic}"))),
         Err(panic) = &mut sweeper => Err(Error::Refused(format!("the sweeper broke: {panic}"))),
+        ended = &mut heartbeat => Err(ended
+            .unwrap_or_else(|panic| Error::Refused(format!("the heartbeat broke: {panic}")))),
     };
+    if let Err(error) = &ended {
+        error!("stopping, because {error}");
+    }
 
     systemd::stopping();
     info!("stopping");
     listener.abort();
     sweeper.abort();
-    beat.abort();
+    heartbeat.abort();
     drain.cancel();
-    if timeout(GRACE, futures::future::join_all(workers))
-        .await
-        .is_err()
-    {
-        error!("migrations still ran after {GRACE:?}; the server rolls them back");
-    }
+    finish(workers, &reconciler, signals).await;
     failpoint::pass("stop.drained").await?;
     let signed_off = timeout(SIGN_OFF, async {
         instances::sign_off(&*reconciler.pool().get().await?, &engine.instance).await
@@ -256,6 +285,44 @@ async fn serve(
     }
     reconciler.pool().close();
     ended
+}
+
+/// Lets the workers finish what they hold; cancels it when that takes too long or a second signal comes.
+async fn finish(
+    workers: Vec<JoinHandle<()>>,
+    reconciler: &Reconciler,
+    signals: &mut tokio::sync::mpsc::Receiver<Signal>,
+) {
+    let mut workers = futures::future::join_all(workers);
+    tokio::select! {
+        _ = &mut workers => return,
+        () = nothing_applies(reconciler) => {
+            info!("not waiting for the database any longer: nothing is being applied");
+            return;
+        }
+        () = sleep(GRACE) => {}
+        () = stopped(signals) => {}
+    }
+    let running = reconciler.cancel().await;
+    warn!(
+        "cancelled {running} migrations that still ran; they are rolled back, and done again at the next start"
+    );
+    if timeout(CANCELLED, workers).await.is_err() {
+        error!(
+            "the server has not confirmed that; it rolls them back when it sees that we are gone"
+        );
+    }
+}
+
+/// Ends when workers have only been asking the database something for a while: that may be given up.
+async fn nothing_applies(reconciler: &Reconciler) {
+    let mut since = Instant::now();
+    while since.elapsed() < ASKING {
+        sleep(ASKING / 10).await;
+        if reconciler.applying() > 0 {
+            since = Instant::now();
+        }
+    }
 }
 
 /// Reacts to signals until one of them says stop.
@@ -271,12 +338,9 @@ async fn attend(
     loop {
         tokio::select! {
             signal = signals.recv() => match signal {
-                Some(Signal::Reload) => match engine.reload().await {
-                    Ok(()) => {
-                        info!("loaded the migration set again: head is {}", engine.reconciler.loaded().release.head().version);
-                        nudge.sweep(SweepKind::Head);
-                    }
-                    Err(error) => error!("the loaded set stays: {error}"),
+                Some(Signal::Reload) => tokio::select! {
+                    () = reload(engine, nudge) => {}
+                    () = stopped(signals) => return,
                 },
                 Some(Signal::Sweep) => nudge.sweep(SweepKind::Full),
                 Some(Signal::Stop) | None => return,
@@ -286,16 +350,45 @@ async fn attend(
                     systemd::alive();
                 }
                 let waiting = queue.with(|queue| queue.len());
-                let heard = if metrics.listener_connected.get() == 1 { "listening" } else { "not listening" };
-                systemd::status(&format!("{} tenants, {waiting} in the queue, {heard}", metrics.tenants.get()));
+                let leads = if metrics.leading.get() == 1 {
+                    format!("{} tenants", metrics.tenants.get())
+                } else {
+                    "another daemon leads".to_owned()
+                };
+                systemd::status(&format!("{leads}, {waiting} in the queue, {}", hearing(metrics)));
             }
         }
     }
 }
 
-fn host() -> String {
-    std::fs::read_to_string("/proc/sys/kernel/hostname")
-        .map_or_else(|_| "unknown".into(), |name| name.trim().to_owned())
+/// Loads the set again, within bounds.
+async fn reload(engine: &Engine, nudge: &Nudge) {
+    let loaded = timeout(RELOAD, engine.reload()).await;
+    match loaded.unwrap_or_else(|_| {
+        Err(Error::Timeout {
+            operation: "load the migration set again".into(),
+            limit: RELOAD,
+        })
+    }) {
+        Ok(()) => {
+            let head = &engine.reconciler.loaded().release.head().version.clone();
+            info!("loaded the migration set again: head is {head}");
+            nudge.sweep(SweepKind::Head);
+        }
+        Err(error) => error!("the loaded set stays: {error}"),
+    }
+}
+
+/// How events come in.
+fn hearing(metrics: &Metrics) -> &'static str {
+    match (
+        metrics.listener_connected.get(),
+        metrics.listener_polling.get(),
+    ) {
+        (1, _) => "listening",
+        (_, 1) => "polling",
+        _ => "not listening",
+    }
 }
 
 /// What the HTTP server asks.
@@ -353,7 +446,12 @@ impl Endpoints for Probe {
                 .await
             };
             let report = gathered.await.map_err(|error| error.to_string())?;
-            let value = serde_json::to_value(report).map_err(|error| error.to_string())?;
+            let mut value = serde_json::to_value(report).map_err(|error| error.to_string())?;
+            value["daemon"] = serde_json::json!({
+                "instance": engine.instance,
+                "leading": self.metrics.leading.get() == 1,
+                "listener": hearing(&self.metrics),
+            });
             *last = Some((Instant::now(), value.clone()));
             Ok(value)
         }

@@ -1,14 +1,21 @@
 //! What the daemon and the commands share: connections, the loaded set and the reconciler, set up from
 //! the configuration.
 
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
 
 use tokio_postgres::Client;
 
 use crate::{
     config::{Config, Secret},
     error::{During, Result},
-    fleet::{Registry, Release, control, ledger},
+    fleet::{
+        Registry, Release, control,
+        instances::{self, Instance},
+        ledger, server,
+    },
     migrations::MigrationSet,
     pg::{Pool, Target, conninfo},
     reconcile::{Limits, Loaded, Reconciler, Settings, SqlFiles},
@@ -22,6 +29,19 @@ pub struct Engine {
     pub instance: String,
     /// The reconcile path.
     pub reconciler: Arc<Reconciler>,
+    /// Another daemon that runs has released a head that goes on from ours.
+    outdone: AtomicBool,
+}
+
+/// What an engine is opened for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Purpose {
+    /// To look: nothing is published.
+    Look,
+    /// To bring tenants to head once: the set is published.
+    Apply,
+    /// To run as a daemon: the set is published, and others see that we have it.
+    Serve,
 }
 
 /// The connection parameters of the workers.
@@ -86,7 +106,7 @@ pub fn pool(config: &Config, role: &str) -> Result<Pool> {
 }
 
 impl Engine {
-    /// Checks the database and the set, and publishes the set where `publish` says so.
+    /// Checks the database and the set, and publishes the set unless it is only for looking.
     ///
     /// # Errors
     /// When anything is not as it must be; the error says how to mend it.
@@ -94,12 +114,15 @@ impl Engine {
         config: Config,
         set: MigrationSet,
         pool: Pool,
-        publish: bool,
+        purpose: Purpose,
     ) -> Result<Self> {
         let instance = uuid::Uuid::new_v4().to_string();
         let release = Release::all(set);
         let mut client = pool.get().await?;
         control::require(&client).await?;
+        if purpose != Purpose::Look {
+            server::admit(&client, pool.server()).await?;
+        }
         let registry = Registry::open(&client, &config.registry).await?;
         let settings = Settings {
             owner: config.schema.owner.clone(),
@@ -110,9 +133,15 @@ impl Engine {
             yields_deadlocks: may_set_deadlock_timeout(&client).await?,
             instance: instance.clone(),
         };
-        if publish {
-            ledger::publish(&mut client, &release, &instance).await?;
-        }
+        let outdone = match purpose {
+            Purpose::Look => false,
+            Purpose::Apply => publish(&mut client, &release, &instance).await?,
+            Purpose::Serve => {
+                // Said before it is done, so that an older daemon that starts meanwhile sees it.
+                instances::announce(&client, &own(&instance, &release)).await?;
+                publish(&mut client, &release, &instance).await?
+            }
+        };
         drop(client);
         let limits = Limits {
             retry: config.retry.clone(),
@@ -141,7 +170,28 @@ impl Engine {
             config,
             instance,
             reconciler,
+            outdone: AtomicBool::new(outdone),
         })
+    }
+
+    /// This daemon, as its heartbeats describe it.
+    pub fn own(&self) -> Instance {
+        own(&self.instance, &self.reconciler.loaded().release)
+    }
+
+    /// Releases our head if another daemon kept us from it that has stopped since. Whether it is released now.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn catch_up(&self) -> Result<bool> {
+        if !self.outdone.load(Ordering::Acquire) {
+            return Ok(false);
+        }
+        let loaded = self.reconciler.loaded();
+        let mut client = self.reconciler.pool().get().await?;
+        let kept = ledger::publish(&mut client, &loaded.release, &self.instance).await?;
+        self.outdone.store(kept.is_some(), Ordering::Release);
+        Ok(kept.is_none())
     }
 
     /// Loads the directory again; the old set stays when the new one is refused.
@@ -155,11 +205,39 @@ impl Engine {
             .expect("loading a set does not panic")?;
         let release = Release::all(set);
         let mut client = self.reconciler.pool().get().await?;
-        ledger::publish(&mut client, &release, &self.instance).await?;
+        instances::announce(&client, &own(&self.instance, &release)).await?;
+        let outdone = publish(&mut client, &release, &self.instance).await?;
+        self.outdone.store(outdone, Ordering::Release);
         let registry = self.reconciler.loaded().census.registry().clone();
         self.reconciler.load(Loaded::new(registry, release));
         Ok(())
     }
+}
+
+/// Publishes the set; whether a newer one stays in its place.
+async fn publish(client: &mut Client, release: &Release, by: &str) -> Result<bool> {
+    let kept = ledger::publish(client, release, by).await?;
+    if let Some(why) = &kept {
+        tracing::warn!(
+            "{why}: tenants that have more are left alone, new ones are built at ours; a rollback is \
+             complete when every daemon has the older files"
+        );
+    }
+    Ok(kept.is_some())
+}
+
+fn own(instance: &str, release: &Release) -> Instance {
+    Instance {
+        id: instance.to_owned(),
+        host: host(),
+        pid: i32::try_from(std::process::id()).unwrap_or(0),
+        head: release.head().digest.clone(),
+    }
+}
+
+fn host() -> String {
+    std::fs::read_to_string("/proc/sys/kernel/hostname")
+        .map_or_else(|_| "unknown".into(), |name| name.trim().to_owned())
 }
 
 /// Whether our role may lower `deadlock_timeout`: superusers, and those `install --role` granted it to.

@@ -31,6 +31,7 @@ struct Inner {
     listener: Result<(), String>,
     swept: Option<Instant>,
     sweep_error: Option<String>,
+    leading: bool,
 }
 
 impl Health {
@@ -43,6 +44,7 @@ impl Health {
                 listener: Err("not connected yet".into()),
                 swept: None,
                 sweep_error: None,
+                leading: true,
             }),
             sweep_stale,
         }
@@ -73,6 +75,16 @@ impl Health {
     /// The listener listens, or why not.
     pub fn listener(&self, state: Result<(), String>) {
         self.with(|inner| inner.listener = state);
+    }
+
+    /// Whether this daemon does the periodic sweeps. If not, it need not have swept lately.
+    pub fn leading(&self, leads: bool) {
+        self.with(|inner| {
+            if leads && !inner.leading {
+                inner.swept = inner.swept.map(|_| Instant::now());
+            }
+            inner.leading = leads;
+        });
     }
 
     /// A sweep succeeded.
@@ -128,7 +140,7 @@ impl Health {
                 reasons.push(format!("listener: {why}"));
             }
             match inner.swept.map(|at| at.elapsed()) {
-                Some(age) if age <= self.sweep_stale => {}
+                Some(age) if age <= self.sweep_stale || !inner.leading => {}
                 Some(age) => reasons.push(format!(
                     "sweep: the last success is {} s old",
                     age.as_secs()

@@ -1,26 +1,43 @@
 //! Keeps a LISTEN connection alive and turns notifications into wakeups.
 //!
 //! Notifications are hints: after each (re)connection the sweeper looks at the whole fleet, because
-//! whatever was sent meanwhile is gone.
+//! whatever was sent meanwhile is gone. Where they never arrive, it looks every few seconds instead.
 
 use std::{convert::Infallible, sync::Arc, time::Duration};
 
-use backon::{BackoffBuilder as _, ExponentialBuilder};
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, interval, interval_at, sleep};
+use tokio_postgres::Notification;
 use tracing::{debug, info, warn};
 
 use super::{
     health::{Health, Loop},
+    heartbeat::Echo,
+    retry::{self, Said},
     sweeper::Nudge,
     work::SharedQueue,
 };
 use crate::{
-    error::Result,
+    error::Error,
     failpoint,
     metrics::{Channel, EventOutcome, Metrics, SweepKind},
     pg::{Listener, Target},
     reconcile::{Reason, Reconciler, queue::Woken},
 };
+
+/// How often the session is asked whether it is there. With the time it has to answer: 9 s.
+const PING: Duration = Duration::from_secs(5);
+/// How often we look for an echo that is overdue.
+const CHECK: Duration = Duration::from_millis(500);
+/// Connections in a row on which nothing was heard, until NOTIFY is taken for broken.
+const DEAF: u32 = 3;
+/// It is tried again after so many looks at the fleet.
+const PROBE: u32 = 30;
+/// To LISTEN, when connected.
+const LISTEN: Duration = Duration::from_secs(5);
+/// To connect and LISTEN for a while after a working connection was lost: an attempt that hangs should not outlast the trouble.
+const RECONNECT: Duration = Duration::from_millis(1500);
+const WHILE: Duration = Duration::from_secs(60);
+const BEAT: &str = "tenantd_beat";
 
 /// Turns notifications of one database into wakeups.
 pub struct Ears {
@@ -36,62 +53,181 @@ pub struct Ears {
     pub metrics: Arc<Metrics>,
     /// What `/readyz` reads.
     pub health: Arc<Health>,
-    /// Id of this daemon: the payload of its own pulse.
+    /// What we notify ourselves of.
+    pub echo: Arc<Echo>,
+    /// Time between two looks where NOTIFY does not work.
+    pub poll_interval: Duration,
+    /// Id of this daemon, in the payload of its echoes.
     pub instance: String,
+}
+
+/// How a connection ended.
+enum Ended {
+    Failed(Error),
+    /// It answers, but what we notify ourselves of does not arrive.
+    Deaf,
+    /// Another session answers than the one that listens.
+    Pooled,
+}
+
+/// What is known of the way to the server.
+#[derive(Default)]
+struct Path {
+    /// Failures since a notification was last heard.
+    failures: u32,
+    deaf: u32,
+    polling: bool,
+    lost: Option<Instant>,
+    said: Said,
 }
 
 impl Ears {
     /// Listens for ever, with backoff between connections.
     pub async fn run(self) -> Infallible {
-        let backoff = ExponentialBuilder::default()
-            .with_min_delay(Duration::from_millis(200))
-            .with_max_delay(Duration::from_secs(30))
-            .with_jitter()
-            .without_max_times();
-        let mut delays = backoff.build();
+        let mut path = Path::default();
         loop {
-            let start = Instant::now();
-            let Err(error) = self.listen_once().await;
-            self.metrics.listener_connected.set(0);
-            self.health.listener(Err(error.to_string()));
-            if start.elapsed() > Duration::from_secs(10) {
-                delays = backoff.build();
+            let ended = self.listen_once(&mut path).await;
+            if self.metrics.listener_connected.get() == 1 {
+                path.lost = Some(Instant::now());
             }
-            let delay = delays
-                .next()
-                .unwrap_or(Duration::from_secs(30))
-                .min(Duration::from_secs(30));
-            warn!(
-                "not listening, tried again in {:.1} s: {error}",
-                delay.as_secs_f64()
-            );
-            sleep(delay).await;
+            self.metrics.listener_connected.set(0);
+            self.after(ended, &mut path).await;
             self.health.ticked(Loop::Listener);
             self.metrics.listener_reconnects_total.inc();
         }
     }
 
+    /// Says what happened, and waits as long as that asks for.
+    async fn after(&self, ended: Ended, path: &mut Path) {
+        let error = match ended {
+            Ended::Failed(error) => error,
+            Ended::Deaf | Ended::Pooled => {
+                path.deaf += 1;
+                if path.deaf >= DEAF || matches!(ended, Ended::Pooled) {
+                    path.polling |= self.start_polling();
+                }
+                Error::Pool {
+                    operation: "wait for notifications".into(),
+                    message: "our own notification did not arrive".into(),
+                }
+            }
+        };
+        if path.polling {
+            debug!("still polling: {error}");
+            return self.poll().await;
+        }
+        self.health.listener(Err(error.to_string()));
+        let delay = retry::delay(&error, path.failures);
+        path.failures += 1;
+        let wait = delay.as_secs_f64();
+        if path.said.is_new(&error.to_string()) {
+            warn!("not listening, tried again in {wait:.1} s: {error}");
+        } else {
+            debug!("still not listening, tried again in {wait:.1} s: {error}");
+        }
+        sleep(delay).await;
+    }
+
     /// One connection, from LISTEN to its loss.
-    async fn listen_once(&self) -> Result<Infallible> {
-        let channels: Vec<_> = Channel::ALL
-            .iter()
-            .map(|channel| channel.as_str())
-            .collect();
-        let listener = Listener::open(&self.target, &channels, &self.instance).await?;
-        info!("listening on {}", channels.join(", "));
-        self.metrics.listener_connected.set(1);
-        self.health.listener(Ok(()));
-        failpoint::pass("listener.listening").await?;
+    async fn listen_once(&self, path: &mut Path) -> Ended {
+        let channels = Channel::ALL.iter().map(|channel| channel.as_str());
+        let channels: Vec<_> = channels.chain([BEAT]).collect();
+        let limit = match path.lost {
+            // With several hosts the one that answers may be the last.
+            Some(at) if at.elapsed() < WHILE && self.target.hosts() == 1 => RECONNECT,
+            _ => self.target.patience() + LISTEN,
+        };
+        let seen = self.reconciler.pool().server();
+        match Listener::open(&self.target, &channels, seen, limit).await {
+            Ok(listener) => self.drain(listener, path).await,
+            Err(error) => Ended::Failed(error),
+        }
+    }
+
+    async fn drain(&self, mut listener: Listener, path: &mut Path) -> Ended {
+        if path.deaf == 0 && !path.polling {
+            self.connected();
+        }
+        if let Err(error) = failpoint::pass("listener.listening").await {
+            return Ended::Failed(error);
+        }
         // What was sent before LISTEN took effect is found by looking.
         if !failpoint::off("listener.resync") {
             self.nudge.sweep(SweepKind::Head);
         }
-        listener
-            .drain(
-                |channel, payload| self.receive(channel, payload),
-                || self.health.ticked(Loop::Listener),
-            )
-            .await
+        self.echo.listening();
+        let mut pings = interval_at(Instant::now() + PING, PING);
+        let mut checks = interval(CHECK);
+        loop {
+            tokio::select! {
+                notification = listener.next() => match notification {
+                    Ok(notification) => self.take(&notification, path),
+                    Err(error) => return Ended::Failed(error),
+                },
+                _ = checks.tick(), if !failpoint::off("listener.pulse") => if self.echo.overdue() {
+                    return Ended::Deaf;
+                },
+                _ = pings.tick(), if !failpoint::off("listener.pulse") => match listener.ping(|n| self.take(&n, path)).await {
+                    Ok(true) => self.health.ticked(Loop::Listener),
+                    Ok(false) => return Ended::Pooled,
+                    Err(error) => return Ended::Failed(error),
+                },
+            }
+        }
+    }
+
+    fn connected(&self) {
+        let channels: Vec<_> = Channel::ALL
+            .iter()
+            .map(|channel| channel.as_str())
+            .collect();
+        info!("listening on {}", channels.join(", "));
+        self.metrics.listener_connected.set(1);
+        self.metrics.listener_polling.set(0);
+        self.health.listener(Ok(()));
+    }
+
+    /// NOTIFY does not work here; said once.
+    fn start_polling(&self) -> bool {
+        if self.metrics.listener_polling.get() == 0 {
+            warn!(
+                "NOTIFY does not work here: notifications do not arrive on this connection, so a transaction pooler \
+                 (such as PgBouncer) is probably in between; the fleet is looked at every {} instead. Set \
+                 database.listen_url to connect past the pooler (now: {})",
+                humantime::format_duration(self.poll_interval),
+                self.target
+            );
+        }
+        self.metrics.listener_polling.set(1);
+        self.health.listener(Ok(()));
+        true
+    }
+
+    /// Looks often, until it is time to try whether NOTIFY works by now.
+    async fn poll(&self) {
+        for _ in 0..PROBE {
+            sleep(self.poll_interval).await;
+            self.nudge.look();
+            self.health.ticked(Loop::Listener);
+        }
+    }
+
+    fn take(&self, notification: &Notification, path: &mut Path) {
+        if notification.channel() != BEAT {
+            return self.receive(notification.channel(), notification.payload());
+        }
+        let own = notification.payload().strip_prefix(&*self.instance);
+        let Some(number) = own.and_then(|rest| rest.trim_start().parse().ok()) else {
+            return; // another daemon's
+        };
+        self.echo.heard(number);
+        if self.metrics.listener_connected.get() == 0 {
+            self.connected();
+        }
+        *path = Path {
+            lost: path.lost,
+            ..Path::default()
+        };
     }
 
     fn receive(&self, channel: &str, payload: &str) {
@@ -103,7 +239,7 @@ impl Ears {
             Channel::DashboardLogin => Reason::Login,
             // A hint at requests in the ledger, from the command line or a trigger that lost its column.
             Channel::TenantdWake if payload.is_empty() => {
-                self.nudge.sweep(SweepKind::Head);
+                self.nudge.look();
                 self.metrics
                     .events_total
                     .get((channel, EventOutcome::Queued))

@@ -3,12 +3,15 @@
 //! A head check asks registry and ledger only, a full sweep looks into every schema and sets the gauges.
 //! Both hand what they find to the queue in pages, so memory does not grow with the fleet; when the queue
 //! is full the rest waits for the next round, which starts as soon as there is room.
+//!
+//! Of several daemons one leads and does this by the clock. The others do it after a new connection, on a
+//! signal, and for a request that they took.
 
 use std::{
     convert::Infallible,
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicU8, Ordering},
     },
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
@@ -21,13 +24,14 @@ use tracing::{debug, info, warn};
 
 use super::{
     health::{Health, Loop},
+    lead::Lead,
     work::{CAPACITY, SharedQueue},
 };
 use crate::{
     config,
     error::Result,
     failpoint,
-    fleet::{Group, State, Tenant, Verifier, ledger, requests, verify},
+    fleet::{Counts, Group, State, Tenant, Verifier, ledger, requests, verify},
     metrics::{Metrics, SweepKind},
     reconcile::{Loaded, Reason, Reconciler, queue::Woken},
 };
@@ -42,16 +46,41 @@ const VERIFIED_AT_ONCE: usize = 20;
 /// Asks the sweeper for something between its rounds.
 #[derive(Default)]
 pub struct Nudge {
-    full: AtomicBool,
+    wanted: AtomicU8,
     changed: Notify,
 }
+
+/// The requests, and the fleet if we lead.
+const LOOK: u8 = 1;
+const HEAD: u8 = 2;
+const FULL: u8 = 4;
 
 impl Nudge {
     /// Look at the whole fleet, and at what was requested.
     pub fn sweep(&self, kind: SweepKind) {
-        self.full
-            .fetch_or(kind == SweepKind::Full, Ordering::AcqRel);
+        self.want(match kind {
+            SweepKind::Head => HEAD,
+            SweepKind::Full => FULL,
+        });
+    }
+
+    /// Look at what was requested, and at the whole fleet if no other daemon does.
+    pub fn look(&self) {
+        self.want(LOOK);
+    }
+
+    fn want(&self, what: u8) {
+        self.wanted.fetch_or(what, Ordering::AcqRel);
         self.changed.notify_one();
+    }
+
+    /// The sweep that is wanted; takes it.
+    fn take(&self, leads: bool) -> Option<SweepKind> {
+        match self.wanted.swap(0, Ordering::AcqRel) {
+            wanted if wanted & FULL > 0 => Some(SweepKind::Full),
+            wanted if wanted & HEAD > 0 || leads => Some(SweepKind::Head),
+            _ => None,
+        }
     }
 }
 
@@ -71,6 +100,8 @@ pub struct Sweeper {
     pub migrations: config::Migrations,
     /// What asks for a round now.
     pub nudge: Arc<Nudge>,
+    /// Whether the clock does.
+    pub lead: Arc<Lead>,
     /// Id of this daemon.
     pub instance: String,
 }
@@ -93,15 +124,21 @@ impl Sweeper {
                     self.health.ticked(Loop::Sweeper);
                     continue;
                 }
-                _ = full.tick(), if !failpoint::off("sweep.timer") => SweepKind::Full,
-                () = self.nudge.changed.notified() => {
-                    if self.nudge.full.swap(false, Ordering::AcqRel) { SweepKind::Full } else { SweepKind::Head }
-                }
-                _ = head.tick(), if !failpoint::off("sweep.timer") => SweepKind::Head,
-                () = self.room(), if more => SweepKind::Head,
+                _ = full.tick(), if !failpoint::off("sweep.timer") => match self.lead.leads() {
+                    true => Some(SweepKind::Full),
+                    false => continue,
+                },
+                () = self.nudge.changed.notified() => self.nudge.take(self.lead.leads()),
+                _ = head.tick(), if !failpoint::off("sweep.timer") => match self.lead.leads() {
+                    true => Some(SweepKind::Head),
+                    false => continue,
+                },
+                () = self.room(), if more => Some(SweepKind::Head),
             };
-            let requested = self.requests().await;
-            let kind = if requested { SweepKind::Full } else { kind };
+            let requested = self.requests().await.then_some(SweepKind::Full);
+            let Some(kind) = requested.or(kind) else {
+                continue;
+            };
             more = match self.sweep_once(kind).await {
                 Ok(more) => more,
                 Err(error) => {
@@ -126,16 +163,7 @@ impl Sweeper {
         let client = self.reconciler.pool().get().await?;
         if kind == SweepKind::Full {
             let counts = loaded.census.counts(&client).await?;
-            let metrics = &self.metrics;
-            metrics.tenants.set(counts.tenants);
-            metrics.schemas_existing.set(counts.schemas_existing);
-            metrics.schemas_with_tables.set(counts.schemas_with_tables);
-            metrics
-                .schemas_without_tables
-                .set(counts.schemas_without_tables);
-            for (&state, &count) in &counts.by_state {
-                metrics.tenants_by_state.get(state).set(count);
-            }
+            self.tell(&counts);
             let orphans = ledger::note_orphans(&client, &loaded.census.registry().ids()).await?;
             if orphans > 0 {
                 info!(
@@ -220,8 +248,27 @@ impl Sweeper {
                 "{drifted} tenants differ from fresh schemas: `tenantd verify --all` shows how"
             );
         }
-        self.metrics.tenants_drifted.set(drifted);
+        if self.lead.leads() {
+            self.metrics.tenants_drifted.set(drifted);
+        }
         Ok(())
+    }
+
+    /// Sets the numbers of the fleet, if they are ours to tell.
+    fn tell(&self, counts: &Counts) {
+        if !self.lead.leads() {
+            return;
+        }
+        let metrics = &self.metrics;
+        metrics.tenants.set(counts.tenants);
+        metrics.schemas_existing.set(counts.schemas_existing);
+        metrics.schemas_with_tables.set(counts.schemas_with_tables);
+        metrics
+            .schemas_without_tables
+            .set(counts.schemas_without_tables);
+        for (&state, &count) in &counts.by_state {
+            metrics.tenants_by_state.get(state).set(count);
+        }
     }
 
     /// Whether a sweep hands this tenant to the workers.

@@ -1,4 +1,5 @@
-//! The daemons that run, by their heartbeats: so that a command can say that nobody will answer it.
+//! The daemons that run, by their heartbeats: so that a command can say that nobody will answer it, and so
+//! that one of several leads.
 
 use std::time::Duration;
 
@@ -6,7 +7,14 @@ use tokio_postgres::{Client, types::Type};
 
 use crate::error::{During, Result};
 
-/// A daemon that sent a heartbeat not long ago.
+/// How long a heartbeat counts.
+pub const HEARTBEAT_COUNTS: Duration = Duration::from_secs(15);
+/// How long a daemon leads without renewing it.
+pub const LEASE: Duration = Duration::from_secs(10);
+/// Above this the queue gets no notification of ours: when it is full, nobody can commit any more.
+const QUEUE_LIMIT: f64 = 0.5;
+
+/// A daemon, as its heartbeats describe it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Instance {
     /// Its id.
@@ -15,45 +23,89 @@ pub struct Instance {
     pub host: String,
     /// Its process id there.
     pub pid: i32,
+    /// Digest of the head it has loaded; empty where only its name matters.
+    pub head: String,
 }
 
-/// How long a heartbeat counts.
-pub const HEARTBEAT_COUNTS: Duration = Duration::from_secs(30);
+/// What a heartbeat brought back.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Beat {
+    /// Version of the control schema.
+    pub control: i32,
+    /// Whether the lease is ours.
+    pub leads: bool,
+    /// When the present lease ends if nobody renews it.
+    pub lease_ends_in: Duration,
+    /// How full the notification queue of the server is, from 0 to 1.
+    pub queue_usage: f64,
+    /// Whether we were notified of it.
+    pub notified: bool,
+}
 
-/// Tells that this daemon runs, and forgets daemons that have long stopped telling.
+/// Tells that this daemon runs, and takes the lead if it is free. `echo` is notified to ourselves.
 ///
 /// # Errors
 /// When the database does not answer.
-pub async fn heartbeat(client: &Client, instance: &str, host: &str) -> Result<()> {
-    let pid = i32::try_from(std::process::id()).unwrap_or(0);
-    client
-        .execute_typed(
-            "WITH old AS (
-                 DELETE FROM tenantd.instance
-                 WHERE heartbeat_at < pg_catalog.now() - interval '1 day' AND id <> $1
-             )
-             INSERT INTO tenantd.instance (id, host, pid, version) VALUES ($1, $2, $3, $4)
-             ON CONFLICT (id) DO UPDATE SET heartbeat_at = pg_catalog.now()",
+pub async fn beat(client: &Client, own: &Instance, timeline: i32, echo: &str) -> Result<Beat> {
+    let rows = client
+        .query_typed(
+            include_str!("beat.sql"),
             &[
-                (&instance, Type::TEXT),
-                (&host, Type::TEXT),
-                (&pid, Type::INT4),
+                (&own.id, Type::TEXT),
+                (&own.host, Type::TEXT),
+                (&own.pid, Type::INT4),
                 (&env!("CARGO_PKG_VERSION"), Type::TEXT),
+                (&own.head, Type::TEXT),
+                (&timeline, Type::INT4),
+                (&HEARTBEAT_COUNTS.as_secs_f64(), Type::FLOAT8),
+                (&LEASE.as_secs_f64(), Type::FLOAT8),
+                (&echo, Type::TEXT),
             ],
         )
         .await
         .during("write the heartbeat")?;
+    let row = &rows[0];
+    let queue_usage = row.get(3);
+    Ok(Beat {
+        control: row.get::<_, Option<i32>>(0).unwrap_or(0),
+        leads: row.get(1),
+        lease_ends_in: Duration::try_from_secs_f64(row.get(2)).unwrap_or_default(),
+        queue_usage,
+        notified: queue_usage < QUEUE_LIMIT,
+    })
+}
+
+/// Says which head this daemon is about to release, before it does.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn announce(client: &Client, own: &Instance) -> Result<()> {
+    client
+        .execute_typed(
+            "INSERT INTO tenantd.instance (id, host, pid, version, head) VALUES ($1, $2, $3, $4, $5)
+             ON CONFLICT (id) DO UPDATE SET heartbeat_at = pg_catalog.now(), head = excluded.head",
+            &[
+                (&own.id, Type::TEXT),
+                (&own.host, Type::TEXT),
+                (&own.pid, Type::INT4),
+                (&env!("CARGO_PKG_VERSION"), Type::TEXT),
+                (&own.head, Type::TEXT),
+            ],
+        )
+        .await
+        .during("announce this daemon")?;
     Ok(())
 }
 
-/// Tells that this daemon stops.
+/// Tells that this daemon stops, and hands the lead over.
 ///
 /// # Errors
 /// When the database does not answer.
 pub async fn sign_off(client: &Client, instance: &str) -> Result<()> {
     client
         .execute_typed(
-            "DELETE FROM tenantd.instance WHERE id = $1",
+            "WITH led AS (DELETE FROM tenantd.lead WHERE instance = $1)
+             DELETE FROM tenantd.instance WHERE id = $1",
             &[(&instance, Type::TEXT)],
         )
         .await
@@ -68,7 +120,7 @@ pub async fn sign_off(client: &Client, instance: &str) -> Result<()> {
 pub async fn running(client: &Client) -> Result<Vec<Instance>> {
     let rows = client
         .query_typed(
-            "SELECT id, host, pid FROM tenantd.instance
+            "SELECT id, host, pid, coalesce(head, '') FROM tenantd.instance
              WHERE heartbeat_at > pg_catalog.now() - $1 * interval '1 second' ORDER BY started_at",
             &[(&HEARTBEAT_COUNTS.as_secs_f64(), Type::FLOAT8)],
         )
@@ -80,6 +132,7 @@ pub async fn running(client: &Client) -> Result<Vec<Instance>> {
             id: r.get(0),
             host: r.get(1),
             pid: r.get(2),
+            head: r.get(3),
         })
         .collect())
 }

@@ -7,7 +7,7 @@ use sha2::{Digest as _, Sha256};
 use super::check::{self, Finding, Outside, Plain, Severity, Statement};
 
 /// One entry of a migration set.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Migration {
     /// Position in the set, from 1.
     pub ordinal: usize,

@@ -12,7 +12,7 @@ use super::{
 };
 
 /// The ordered files of one directory. Never empty.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct MigrationSet {
     files: Vec<Migration>,
     warnings: Vec<FileFinding>,

@@ -1,17 +1,23 @@
-//! One LISTEN connection: always drained, never in a transaction, and proven alive.
+//! One LISTEN connection: always drained, never in a transaction, and asked whether it still answers.
 //!
-//! A dead listener looks like a quiet one. So the connection sends itself a notification and waits for
-//! it: the only check that a lost route, a frozen server, a session that stopped listening and a
-//! transaction pooler all fail.
+//! A dead listener looks like a quiet one. Asking finds a lost route and a frozen server. It does not find a
+//! session that answers and is notified of nothing, and neither does a notification that the session sends
+//! itself: a transaction pooler hands that one through with the answer and drops all others. So the proof that
+//! notifications arrive has to come from another connection (`daemon/heartbeat.rs`).
 
-use std::{convert::Infallible, future::poll_fn, pin::pin, time::Duration};
+use std::{
+    future::{Future, poll_fn},
+    pin::pin,
+    time::Duration,
+};
 
-use tokio::time::{Instant, interval_at, timeout};
-use tokio_postgres::{AsyncMessage, Client, Connection, Socket};
+use tokio::time::timeout;
+use tokio_postgres::{AsyncMessage, Client, Connection, Notification, Socket};
 
 use super::{
     conninfo::Target,
-    ident::{Ident, Literal},
+    ident::Ident,
+    primary::{self, Seen},
     tls::TlsStream,
 };
 use crate::{
@@ -19,127 +25,129 @@ use crate::{
     failpoint,
 };
 
-/// How often the connection proves itself, and how long the proof may take.
-pub const PULSE: Duration = Duration::from_secs(5);
-const START: Duration = Duration::from_secs(5);
-const PULSE_CHANNEL: &str = "tenantd_pulse";
+/// How long the session may take to answer.
+const ANSWER: Duration = Duration::from_secs(4);
+const WAIT: &str = "wait for notifications";
+const WHO: &str = "SELECT pg_catalog.pg_backend_pid()";
 
-/// A session that listens.
+/// A session that listens. Dropping it abandons the socket without a word to the server.
 pub struct Listener {
     client: Client,
     connection: Connection<Socket, TlsStream>,
-    pulse: String,
+    backend: Option<String>,
 }
 
 impl Listener {
-    /// Connects and listens on `channels`. What was sent before this returns may have been missed.
+    /// Connects and listens on `channels`, within `limit`. What was sent before this returns may have
+    /// been missed.
     ///
     /// # Errors
-    /// When the server cannot be reached, is a standby, or refuses.
-    pub async fn open(target: &Target, channels: &[&str], pulse: &str) -> Result<Self> {
+    /// When the server cannot be reached, must not be worked on, or refuses.
+    pub async fn open(
+        target: &Target,
+        channels: &[&str],
+        seen: &Seen,
+        limit: Duration,
+    ) -> Result<Self> {
+        timeout(limit, Self::connect(target, channels, seen))
+            .await
+            .map_err(|_| Error::Timeout {
+                operation: format!("listen on {target}"),
+                limit,
+            })?
+    }
+
+    async fn connect(target: &Target, channels: &[&str], seen: &Seen) -> Result<Self> {
+        let operation = || format!("listen on {target}");
         let mut config = target.config.clone();
         let name = config
             .get_application_name()
             .unwrap_or("tenantd")
             .to_owned();
         config.application_name(format!("{name}/listen"));
-        let operation = || format!("listen on {target}");
-        let limit = target.patience();
-        let (client, connection) = timeout(limit, target.connect(&config))
-            .await
-            .map_err(|_| Error::Timeout {
-                operation: operation(),
-                limit,
-            })?
-            .during(operation())?;
+        let (client, mut connection) = target.connect(&config).await.during(operation())?;
         failpoint::pass("listener.connected").await?;
-        let mut listener = Self {
-            client,
-            connection,
-            pulse: pulse.to_owned(),
-        };
-        let sql: String = std::iter::once(&PULSE_CHANNEL)
-            .chain(channels)
+        let sql: String = channels
+            .iter()
             .map(|channel| format!("LISTEN {};", Ident(channel)))
             .collect();
-        timeout(START, listener.run(&sql, false, |_, _| {}))
-            .await
-            .map_err(|_| Error::Timeout {
-                operation: operation(),
-                limit: START,
-            })?
-            .during(operation())?;
-        Ok(listener)
+        let listening = async {
+            let look = primary::look(&client).await.during(operation())?;
+            seen.admit(&target.to_string(), look)?;
+            let answer = client.simple_query(WHO).await.during(operation())?;
+            client.simple_query(&sql).await.during(operation())?;
+            Ok::<_, Error>(primary::text(&answer, 0).map(ToOwned::to_owned))
+        };
+        let backend = drive(&mut connection, listening, |_| {}).await?;
+        Ok(Self {
+            client,
+            connection,
+            backend,
+        })
     }
 
-    /// Hands every notification to `receive` until the connection fails or misses its own pulse.
-    /// `alive` is called after each pulse that came back.
+    /// The next notification. Nothing is lost when the future is dropped.
     ///
     /// # Errors
-    /// Always, in the end: why the connection can no longer be trusted.
-    pub async fn drain(
-        mut self,
-        mut receive: impl FnMut(&str, &str),
-        mut alive: impl FnMut(),
-    ) -> Result<Infallible> {
-        const LOST: &str = "wait for notifications";
-        let mut pulses = interval_at(Instant::now() + PULSE, PULSE);
-        let notify = format!(
-            "SELECT pg_catalog.pg_notify('{PULSE_CHANNEL}', {})",
-            Literal(&self.pulse)
-        );
+    /// When the connection is gone.
+    pub async fn next(&mut self) -> Result<Notification> {
         loop {
-            tokio::select! {
-                message = poll_fn(|cx| self.connection.poll_message(cx)) => match message {
-                    Some(Ok(AsyncMessage::Notification(n))) => receive(n.channel(), n.payload()),
-                    Some(Ok(_)) => {}
-                    Some(Err(source)) => {
-                        return Err(Error::Postgres { operation: LOST.into(), source });
-                    }
-                    None => return Err(Error::Refused(format!("{LOST}: the server closed the connection"))),
-                },
-                _ = pulses.tick(), if !failpoint::off("listener.pulse") => {
-                    timeout(PULSE, self.run(&notify, true, &mut receive))
-                        .await
-                        .map_err(|_| Error::Refused(format!(
-                            "{LOST}: our own notification did not come back within {PULSE:?}; if a \
-                             transaction pooler is in between, set database.listen_url past it"
-                        )))?
-                        .during(LOST)?;
-                    alive();
+            match poll_fn(|context| self.connection.poll_message(context)).await {
+                Some(Ok(AsyncMessage::Notification(notification))) => return Ok(notification),
+                Some(Ok(_)) => {}
+                Some(Err(source)) => {
+                    return Err(Error::Postgres {
+                        operation: WAIT.into(),
+                        source,
+                    });
+                }
+                None => {
+                    return Err(Error::Pool {
+                        operation: WAIT.into(),
+                        message: "the server closed the connection".into(),
+                    });
                 }
             }
         }
     }
 
-    /// Runs a statement while the connection's messages are drained; with `pulse`, until our own
-    /// notification has come back too.
-    async fn run(
-        &mut self,
-        sql: &str,
-        mut pulse: bool,
-        mut receive: impl FnMut(&str, &str),
-    ) -> Result<(), tokio_postgres::Error> {
-        let mut answered = false;
-        let mut statement = pin!(self.client.simple_query(sql));
-        while !answered || pulse {
-            tokio::select! {
-                result = &mut statement, if !answered => {
-                    result?;
-                    answered = true;
-                }
-                message = poll_fn(|cx| self.connection.poll_message(cx)) => match message {
-                    Some(Ok(AsyncMessage::Notification(n))) if n.channel() == PULSE_CHANNEL => {
-                        pulse &= n.payload() != self.pulse;
-                    }
-                    Some(Ok(AsyncMessage::Notification(n))) => receive(n.channel(), n.payload()),
-                    Some(Ok(_)) => {}
-                    Some(Err(error)) => return Err(error),
-                    None if answered => return Ok(()),
-                    None => return statement.await.map(drop),
-                },
-            }
+    /// Asks the session whether it is there, and hands on what arrives meanwhile. False when another session
+    /// than at first answered: a pooler is in between.
+    ///
+    /// # Errors
+    /// When there is no answer in time.
+    pub async fn ping(&mut self, receive: impl FnMut(Notification)) -> Result<bool> {
+        let Self {
+            client, connection, ..
+        } = self;
+        let asked = drive(connection, client.simple_query(WHO), receive);
+        let answer = timeout(ANSWER, asked)
+            .await
+            .map_err(|_| Error::Timeout {
+                operation: WAIT.into(),
+                limit: ANSWER,
+            })?
+            .during(WAIT)?;
+        Ok(primary::text(&answer, 0) == self.backend.as_deref())
+    }
+}
+
+/// Does something with the client while the connection's messages are drained.
+async fn drive<T>(
+    connection: &mut Connection<Socket, TlsStream>,
+    work: impl Future<Output = T>,
+    mut receive: impl FnMut(Notification),
+) -> T {
+    let mut work = pin!(work);
+    loop {
+        tokio::select! {
+            done = &mut work => return done,
+            message = poll_fn(|context| connection.poll_message(context)) => match message {
+                Some(Ok(AsyncMessage::Notification(notification))) => receive(notification),
+                Some(Ok(_)) => {}
+                // The client learns of it too.
+                Some(Err(_)) | None => return work.await,
+            },
         }
-        Ok(())
     }
 }

@@ -86,7 +86,12 @@ async fn status_over_http_is_the_report_of_the_command() {
     let daemon = app.daemon().await;
     until("both to tell of a current tenant", async || {
         let (_, body) = daemon.get("/status").await;
-        let over_http: serde_json::Value = serde_json::from_str(&body).unwrap();
+        let mut over_http: serde_json::Value = serde_json::from_str(&body).unwrap();
+        let daemon = over_http.as_object_mut().unwrap().remove("daemon").unwrap();
+        assert_eq!(
+            (&daemon["leading"], &daemon["listener"]),
+            (&true.into(), &"listening".into())
+        );
         let ran = app.tenantd(&["status", "--output", "json"]).ok();
         let current = over_http["counts"]["by_state"]["current"] == 1;
         (
