@@ -43,7 +43,7 @@ mod slow {
     #[tokio::test]
     async fn a_connection_that_hears_nothing_three_times_is_replaced_by_polling_until_it_hears() {
         let app = App::new("deaf").await;
-        let proxy = Proxy::to(shared().await.port()).await;
+        let proxy = Proxy::to(shared().await.port());
         app.lead(None, Some(&proxy));
         proxy.set(Link::Deaf);
         let daemon = without_sweeps(&app, &["--set", "sweep.poll_interval=100ms"]);

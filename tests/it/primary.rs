@@ -29,7 +29,7 @@ async fn a_promoted_standby_is_followed_and_the_old_primary_is_not_taken_back() 
     let mut app = App::on_server(&old, "failover").await;
     app.tenantd(&["install"]).ok();
     let new = old.standby().await;
-    let proxy = Proxy::to(old.port()).await;
+    let proxy = Proxy::to(old.port());
     app.lead(Some(&proxy), None);
     let daemon = app.daemon().await;
     app.tenant(1).await;
@@ -137,7 +137,7 @@ mod slow {
         let app = App::on_server(&server, "start_standby").await;
         app.tenantd(&["install"]).ok();
         let standby = server.standby().await;
-        let proxy = Proxy::to(standby.port()).await;
+        let proxy = Proxy::to(standby.port());
         app.lead(Some(&proxy), None);
         // Not waited for by blocking: the proxy runs in this process.
         let refused = finish(app.spawn(&["status"])).await;

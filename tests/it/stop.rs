@@ -19,7 +19,7 @@ async fn ends_within(daemon: &mut Daemon, limit: Duration) -> i32 {
 async fn an_idle_daemon_in_a_black_hole_ends_within_five_seconds() {
     let app = App::new("stop_hole").await;
     app.tenant(1).await;
-    let proxy = Proxy::to(shared().await.port()).await;
+    let proxy = Proxy::to(shared().await.port());
     app.lead(Some(&proxy), None);
     let mut daemon = app.daemon().await;
     app.all_ready(&daemon, [1]).await;
@@ -36,7 +36,7 @@ async fn an_idle_daemon_in_a_black_hole_ends_within_five_seconds() {
 #[tokio::test]
 async fn a_daemon_that_waits_for_its_database_is_live_and_not_ready_and_ends_when_told() {
     let app = App::new("stop_start").await;
-    let proxy = Proxy::to(shared().await.port()).await;
+    let proxy = Proxy::to(shared().await.port());
     app.lead(Some(&proxy), None);
     for link in [Link::Cut, Link::Stall] {
         proxy.set(link);
@@ -87,7 +87,7 @@ mod slow {
     #[tokio::test]
     async fn a_migration_in_a_black_hole_does_not_keep_it_longer_than_thirty_seconds() {
         let app = App::current("grace_hole", 1).await;
-        let proxy = Proxy::to(shared().await.port()).await;
+        let proxy = Proxy::to(shared().await.port());
         app.lead(Some(&proxy), None);
         app.migration("0003_slow.sql", "SELECT pg_sleep(60);");
         let mut daemon = app.start();
