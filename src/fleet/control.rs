@@ -44,6 +44,11 @@ const MIGRATIONS: &[(i32, &str, &str)] = &[
         "server",
         include_str!("../../migrations/control/0006_server.sql"),
     ),
+    (
+        8,
+        "search_path",
+        include_str!("../../migrations/control/0008_search_path.sql"),
+    ),
 ];
 
 /// Version of the control schema that this program works with.

@@ -25,7 +25,7 @@ SELECT pg_catalog.format('column %I.%I %s%s%s%s%s%s%s', r.relname, a.attname, pg
            CASE WHEN a.attnotnull THEN ' not null' END,
            CASE WHEN a.attidentity <> '' THEN ' identity ' || a.attidentity::text END,
            CASE WHEN a.attgenerated <> '' THEN ' generated' END,
-           ' collate ' || CASE WHEN a.attcollation NOT IN (0, 100, 950) THEN a.attcollation::pg_catalog.regcollation::text END,
+           ' collate ' || CASE WHEN a.attcollation NOT IN ('0', '100', '950') THEN a.attcollation::pg_catalog.regcollation::text END,
            ' with ' || (SELECT pg_catalog.string_agg(o, ',' ORDER BY o) FROM pg_catalog.unnest(a.attoptions) o WHERE o NOT LIKE 'pg_attver=%'),
            ' default ' || pg_catalog.pg_get_expr(d.adbin, d.adrelid, true))
 FROM relations r

@@ -231,7 +231,7 @@ impl One<'_> {
             .query_typed(
                 "SELECT c.relname::text FROM pg_catalog.pg_index i JOIN pg_catalog.pg_class c ON c.oid = i.indexrelid
                  WHERE c.relnamespace = $1 AND NOT i.indisvalid AND c.relkind = 'i'
-                   AND (c.relname = $2::text::name OR $3 AND c.relname ~ '_cc(new|old)[0-9]*$')
+                   AND (c.relname = $2::text::name OR $3 AND c.relname::text ~ '_cc(new|old)[0-9]*$')
                    AND NOT EXISTS (SELECT FROM pg_catalog.pg_stat_progress_create_index p WHERE p.index_relid = c.oid)",
                 &[
                     (&self.work.tenant.namespace, Type::OID),
