@@ -122,7 +122,10 @@ pub async fn pass(name: &'static str) -> Result<()> {
             Action::Abort => std::process::abort(),
             Action::Panic => panic!("failpoint {name}"),
             Action::Error => return Err(Error::Refused(format!("failpoint {name}"))),
-            Action::Sleep(time) => tokio::time::sleep(time).await,
+            Action::Sleep(time) => {
+                tracing::debug!("sleeps at {name}");
+                tokio::time::sleep(time).await;
+            }
             Action::Off => {}
         }
     }

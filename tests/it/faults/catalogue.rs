@@ -133,7 +133,9 @@ pub const FAULTS: &[Fault] = &[
         "nobody quarantined; all goes on by itself when there is room", "", &[
         "faults::connections::slow::a_full_disk_stops_work_and_quarantines_nobody",]),
     fault(29, "The server's certificate is wrong, or there is none",
-        "", "", &[]),
+        "refused with the reason, and nothing is said in the clear", "", &[
+        "tls::a_server_is_believed_only_as_far_as_its_certificate_goes",
+        "tls::a_server_without_tls_hears_nothing_but_the_question",]),
     fault(30, "The password is changed while the daemon runs",
         "", "", &[]),
     fault(31, "One shard of three is down",
@@ -148,8 +150,8 @@ pub const FAULTS: &[Fault] = &[
         "crash::a_daemon_killed_in_the_middle_of_a_rollout_leaves_only_work_to_do",
         "crash::a_daemon_killed_while_it_fills_new_schemas_leaves_whole_ones_or_none",]),
     fault(34, "A killed daemon's backend works on",
-        "the server ends it within seconds; the tenant is done again", "", &[
-        "faults::execution::slow::what_a_killed_daemon_left_running_ends_within_seconds_and_is_done_again",]),
+        "the server ends it within its interval of 5 s; until then the next daemon finds the schemas busy, which is no attempt", "", &[
+        "faults::execution::slow::the_backend_of_a_killed_daemon_is_waited_for_and_ends_within_seconds",]),
     fault(35, "The application holds a lock for long",
         "the tenant is blocked, names who holds the lock, and the others go on; the application never waits longer than the lock timeout", "", &[
         "locks::a_lock_of_the_applications_blocks_the_tenant_alone_and_names_who_holds_it",
@@ -158,18 +160,27 @@ pub const FAULTS: &[Fault] = &[
         "cancelled, the tenant quarantined with file and line", "", &[
         "faults::execution::a_statement_that_takes_too_long_is_cancelled_and_its_tenant_quarantined",]),
     fault(37, "A session idle in its transaction",
-        "every worker session has a bound of 30 s", "the setting is read back; the server keeps to it", &[
-        "faults::execution::every_session_of_ours_is_ended_by_the_server_when_it_idles_in_a_transaction",]),
+        "every worker session has a bound of 30 s; a daemon frozen within a transaction loses it, and its lock", "the frozen one with a bound of 300 ms", &[
+        "faults::execution::what_a_dead_or_frozen_daemon_leaves_open_the_server_ends_by_itself",]),
     fault(38, "A concurrent index build is killed half-way",
-        "", "", &[]),
+        "its remains are dropped and it is repeated; an invalid index is never taken for the work done", "", &[
+        "outside::a_build_that_was_killed_is_repeated_and_its_remains_are_dropped",
+        "outside::an_invalid_index_of_that_name_is_never_taken_for_the_work_done",]),
     fault(39, "Concurrent index builds compete",
-        "", "", &[]),
+        "two daemons build for many tenants without a deadlock; a report in the way is named", "", &[
+        "outside::two_daemons_build_for_many_tenants_at_once_without_a_deadlock",
+        "outside::a_build_that_waits_for_a_long_report_gives_up_names_it_and_leaves_no_invalid_index",]),
     fault(40, "A file that cannot run in a transaction",
-        "", "", &[]),
+        "each statement runs outside and takes effect once; a new enum value is used by the file that adds it", "", &[
+        "outside::each_statement_of_a_file_without_a_transaction_takes_effect_once",
+        "outside::an_enum_value_is_used_by_the_file_that_adds_it_and_by_later_ones",
+        "outside::a_concurrent_build_is_the_same_index_in_old_and_new_tenants_and_counts_once",
+        "outside::a_unique_build_that_fails_quarantines_and_leaves_nothing_behind",]),
     fault(41, "A file fails for one tenant",
-        "that tenant is quarantined with file and line, the others go on", "", &[
+        "that tenant is quarantined with file and line, the others go on; of 200 tenants two fail, each is tried once", "", &[
         "failures::one_bad_tenant_is_quarantined_with_file_and_line_and_the_others_go_on",
-        "commands::a_failing_tenant_costs_the_others_nothing_and_says_what_to_do",]),
+        "commands::a_failing_tenant_costs_the_others_nothing_and_says_what_to_do",
+        "faults::execution::a_hundredth_of_poisoned_tenants_costs_the_others_nothing",]),
     fault(42, "A file fails for every tenant",
         "", "", &[]),
     fault(43, "The set is edited, shortened, reordered",
@@ -189,11 +200,14 @@ pub const FAULTS: &[Fault] = &[
     fault(46, "The lock table is full (53200)",
         "", "", &[]),
     fault(47, "A schema or a tenant goes away between event and run",
-        "it is not built again; the schema of a deleted tenant stays", "", &[
+        "dropped, renamed, its tenant deleted, its owner changed: it is not built again and nothing fails; the schema of a deleted tenant stays", "", &[
+        "faults::execution::a_schema_that_goes_away_between_event_and_run_is_not_built_again",
         "states::a_schema_that_lost_its_tables_or_itself_is_lost_and_not_built_again",
         "sweep::the_schema_of_a_deleted_tenant_stays_as_an_orphan",]),
     fault(48, "The ledger was tampered with",
-        "", "", &[]),
+        "a row deleted, a version from the future, a table gone: nothing runs again; `status` names the command, `verify` the table", "", &[
+        "faults::execution::a_ledger_that_was_tampered_with_applies_nothing_again_and_is_told_of",
+        "verify::every_change_by_hand_is_shown_line_by_line",]),
     fault(49, "A file leaves its tenant",
         "refused at load, or found after it ran", "", &[
         "apply::a_file_that_leaves_its_search_path_or_role_is_refused",
@@ -211,21 +225,30 @@ pub const FAULTS: &[Fault] = &[
         "another takes over; nothing is applied twice when it wakes", "", &[
         "faults::lifecycle::a_daemon_frozen_while_it_holds_a_tenant_applies_nothing_twice",]),
     fault(53, "10 000 and 100 000 tenants",
-        "", "", &[]),
+        "10 000 tenants filled and altered: the daemon stays below 64 MiB, each backend below 96 MiB", "100 000 take longer than a test may; memory does not follow their number, as 10 000 show (a debug build)", &[
+        "faults::lifecycle::slow::ten_thousand_tenants_cost_the_daemon_and_its_backends_bounded_memory",]),
     fault(54, "A storm of DDL",
-        "", "", &[]),
+        "three files go over 1 500 tenants: the application has no error and never waits 3 s", "two cores for all say little of a 99th percentile", &[
+        "faults::lifecycle::slow::an_application_is_served_while_a_storm_of_ddl_goes_over_its_neighbours",]),
     fault(55, "Hostile names",
         "refused with a reason, or quoted everywhere", "", &[
         "states::names_that_cannot_be_schemas_are_refused_and_harm_nobody",
         "states::odd_names_that_can_be_schemas_are_schemas",]),
     fault(56, "Any role spoofs or floods our channels",
-        "", "", &[]),
+        "a notification costs at most a look, nothing runs, only ids are heard", "", &[
+        "faults::lifecycle::a_role_that_spoofs_our_channels_costs_a_look_each_and_hears_only_ids",
+        "events::payloads_that_name_no_tenant_are_counted_and_harm_nobody",]),
     fault(57, "A tenant plants code for us to run",
-        "", "", &[]),
+        "functions and operators planted in the schema and in public, by exact types too, never run as the migrator", "what a file itself calls by its plain name is the file's business: `[migrations] role` says as whom", &[
+        "faults::lifecycle::what_a_tenants_role_plants_in_its_schema_or_in_public_never_runs_as_the_migrator",]),
     fault(58, "Slow and hostile HTTP clients",
         "", "", &[]),
     fault(59, "A panic in a worker, no log, no file descriptors",
-        "", "", &[]),
+        "a worker's panic costs its tenant an attempt; a listener's or sweeper's ends the daemon for its supervisor; a log that is closed, full or read by nobody, and no descriptors, do no harm", "a journal that stands still without closing its pipe is left to systemd", &[
+        "faults::lifecycle::a_panic_in_a_worker_costs_its_tenant_an_attempt_and_the_others_nothing",
+        "faults::lifecycle::a_daemon_whose_listener_panics_ends_for_the_supervisor_to_start_it_anew",
+        "faults::lifecycle::a_daemon_whose_log_nobody_takes_works_on",
+        "faults::lifecycle::a_daemon_out_of_file_descriptors_lives_and_answers_when_there_are_some",]),
     fault(60, "Wrong configuration, unreadable secrets",
         "refused with what to do, no secret told", "", &[
         "bad_input::wrong_settings_are_answered_with_what_to_do",
@@ -234,7 +257,8 @@ pub const FAULTS: &[Fault] = &[
         "the migration is the victim", "", &[
         "locks::of_a_deadlock_with_the_application_tenantd_is_the_victim",]),
     fault(62, "The schema goes away while a file runs",
-        "", "", &[]),
+        "dropped, renamed, USAGE revoked: what the file makes lands neither in public nor in pg_temp; the others go on", "", &[
+        "faults::review::what_a_file_makes_after_its_schema_went_away_lands_nowhere",]),
     fault(63, "A file with COMMIT, COPY, an open quote, SET",
         "refused at load with file and line; nothing reaches the next tenant", "", &[
         "bad_input::a_file_that_would_take_its_guard_apart_is_refused_before_any_tenant_is_touched",
@@ -243,21 +267,30 @@ pub const FAULTS: &[Fault] = &[
         "cancelled, quarantined, with the marker to allow it", "", &[
         "locks::a_file_that_holds_a_lock_too_long_is_cancelled_unless_its_marker_allows_it",]),
     fault(65, "An old snapshot in the way of a concurrent index",
-        "", "", &[]),
+        "the build gives up under its own deadline, names the process, leaves no invalid index", "", &[
+        "outside::a_build_that_waits_for_a_long_report_gives_up_names_it_and_leaves_no_invalid_index",]),
     fault(66, "Guard and check raced by two daemons",
-        "two daemons apply each file once", "", &[
+        "of eight sessions one wins, a hundred times; two daemons apply each file once, whatever isolation the database prefers", "", &[
+        "faults::review::of_sessions_that_race_for_the_guard_one_wins_each_round",
+        "faults::review::two_daemons_apply_each_file_once_whatever_isolation_the_database_prefers",
         "crash::two_daemons_apply_each_file_to_each_tenant_once",
         "commands::two_commands_migrate_one_tenant_once",]),
     fault(67, "A tenant, a table or the whole server is restored",
-        "restored by its stamp, nothing applied until a person says so", "", &[
+        "restored by its stamp, nothing applied until a person says so; a single table is found by `verify`", "", &[
+        "faults::review::a_tenant_and_a_table_restored_by_pg_restore_are_told_of_and_brought_forward_by_a_person",
         "states::a_schema_whose_stamp_says_otherwise_is_restored",
         "heal::a_schema_restored_from_an_older_backup_is_adopted_and_brought_forward",]),
     fault(68, "All tables of a filled tenant are gone",
-        "lost, reported, not filled without a person's word", "", &[
+        "lost, reported, not filled without a person's word, nor by a login in the middle of `pg_restore --clean`", "", &[
+        "faults::review::a_login_in_the_middle_of_pg_restore_clean_fills_nothing",
         "states::a_schema_that_lost_its_tables_or_itself_is_lost_and_not_built_again",
         "heal::a_lost_tenant_is_built_anew_on_a_persons_word_and_the_remains_are_kept",]),
     fault(69, "Many workers change one shared object",
-        "", "", &[]),
+        "eight workers GRANT on one table: tried again, nobody quarantined", "a shared function is no business of a tenant's file, and replacing one is refused", &[
+        "faults::review::eight_workers_that_grant_on_one_shared_table_are_tried_again_and_nobody_is_quarantined",
+        "apply::a_file_that_works_outside_its_schema_is_refused_and_leaves_nothing",]),
     fault(70, "Power loss after a rollout",
-        "", "", &[]),
+        "nothing reported as done is missing after an immediate stop; asynchronous commits, if asked for, are lost as a whole", "the kernel's page cache survives: what the server had not written is lost", &[
+        "faults::review::what_was_reported_as_done_is_there_after_a_power_loss",
+        "faults::review::asynchronous_commits_would_be_lost_and_done_again_as_a_whole",]),
 ];

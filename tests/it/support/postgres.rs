@@ -245,6 +245,18 @@ impl Server {
     }
 }
 
+/// A program that comes with the servers' binaries, such as `pg_dump`.
+///
+/// # Panics
+/// If there are no binaries.
+pub fn client_program(name: &str) -> std::process::Command {
+    let postgres = host::find_binaries(None).map(|bin| bin.join("postgres").canonicalize());
+    match postgres {
+        Ok(Ok(postgres)) => std::process::Command::new(postgres.with_file_name(name)),
+        other => panic!("{other:?}"),
+    }
+}
+
 /// Whether servers run as another user, because they refuse to run as root.
 pub fn as_root() -> bool {
     matches!(host::unprivileged_user(), Ok(Some(_)))
