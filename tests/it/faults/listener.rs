@@ -4,7 +4,8 @@ use std::time::{Duration, Instant};
 
 use super::recovered;
 use crate::support::{
-    App, Daemon, Link, Proxy, database::shared, oracles, postgres::Server, server::freeze, until,
+    App, Daemon, Link, Proxy, daemon::HEAD_SWEEPS, database::shared, oracles, postgres::Server,
+    server::freeze, until,
 };
 
 /// Waits until the daemon has listened anew this often.
@@ -278,8 +279,9 @@ mod slow {
         let proxy = Proxy::to(shared().await.port());
         app.lead(None, Some(&proxy));
         let daemon = app.start_at("listener.pulse=off;sweep.timer=off");
-        until("it to listen", async || {
-            (listens(&daemon).await, daemon.log())
+        until("it to listen and to have looked at the fleet", async || {
+            let looked = daemon.metric(HEAD_SWEEPS).await >= 1.0;
+            (looked && listens(&daemon).await, daemon.log())
         })
         .await;
         proxy.set_open(Link::Deaf);
