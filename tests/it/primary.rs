@@ -36,11 +36,20 @@ async fn a_promoted_standby_is_followed_and_the_old_primary_is_not_taken_back() 
     app.all_ready(&daemon, [1]).await;
     app.answers("SELECT timeline FROM tenantd.server", "1")
         .await;
+    let new_sql = new.connect(&app.db.name).await;
+    until("the standby to have caught up", async || {
+        let row = new_sql
+            .query_one("SELECT tenantd.ready('1')", &[])
+            .await
+            .unwrap();
+        (row.get(0), "it has not".into())
+    })
+    .await;
     new.promote().await;
     proxy.lead_to(new.port());
     proxy.set_open(Link::Cut);
     let start = Instant::now();
-    let old_sql = std::mem::replace(&mut app.sql, new.connect(&app.db.name).await);
+    let old_sql = std::mem::replace(&mut app.sql, new_sql);
     app.silent_tenant(2).await;
     app.all_ready(&daemon, 1..=2).await;
     println!("at work on the new primary after {:?}", start.elapsed());
