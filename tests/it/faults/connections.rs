@@ -56,6 +56,10 @@ async fn a_worker_killed_in_a_file_takes_the_server_down_and_costs_nobody_more_t
     let mut app = at_work(&server, "killed_backend").await;
     let daemon = app.start();
     signal(at_work_pid(&app, &daemon).await, "KILL");
+    until("the server to end every session", async || {
+        (app.sql.is_closed(), server.log())
+    })
+    .await;
     until("the server to be back", async || {
         match server.try_connect(&app.db.name).await {
             Ok(client) => match client.batch_execute("SELECT 1").await {
