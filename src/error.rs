@@ -139,7 +139,7 @@ pub fn explain(error: &tokio_postgres::Error) -> String {
 const INSTALL_ROLE: &str =
     "run: tenantd install --role <tenantd's role>, as the owner of the database";
 /// The tables of the control schema.
-const LEDGER: [&str; 10] = [
+const LEDGER: [&str; 11] = [
     "control",
     "tenant",
     "applied",
@@ -150,6 +150,7 @@ const LEDGER: [&str; 10] = [
     "instance",
     "server",
     "lead",
+    "breaker",
 ];
 
 /// What an operator does about a server error, where we know.

@@ -87,6 +87,8 @@ metrics! {
     leading: IntGauge,
     /// Tenants that wait in the queue.
     queue_depth: IntGauge,
+    /// Whether a version is stopped because it failed on too many tenants (1) or none (0); `status` names it.
+    breaker_open: IntGauge,
     /// When the last sweep succeeded, in seconds since the epoch; 0 before the first.
     sweep_last_success_timestamp_seconds: Gauge,
     /// Notifications received, by channel and by what became of them: queued, coalesced with a waiting wakeup,
@@ -186,6 +188,7 @@ mod tests {
             "notification_queue_usage_ratio",
             "leading",
             "queue_depth",
+            "breaker_open",
             "sweep_last_success_timestamp_seconds",
             "migrations_applied_total",
             "listener_reconnects_total",

@@ -74,6 +74,6 @@ pub(crate) async fn run(
     if arguments.dry_run {
         return Ok(Code::Ok);
     }
-    let lines = migrate::migrate(&engine, ids, 0).await?;
+    let lines = migrate::migrate(&engine, ids, false).await?;
     migrate::report(&lines, false, format)
 }

@@ -51,7 +51,7 @@ pub(crate) async fn run(
         }
         ids.push(tenant.id);
     }
-    lines.extend(migrate::migrate(&engine, ids, 0).await?);
+    lines.extend(migrate::migrate(&engine, ids, false).await?);
     migrate::report(&lines, false, format)
 }
 

@@ -93,13 +93,19 @@ pub(crate) async fn run(
     } else {
         let tenants = super::find(&engine, &arguments.tenants).await?;
         let ids = tenants.into_iter().map(|tenant| tenant.id).collect();
-        migrate(&engine, ids, 0).await?
+        migrate(&engine, ids, false).await?
     };
     report(&lines, arguments.all, format)
 }
 
-/// Brings these tenants to head in this process, several at a time, in order of what is done first.
-pub(crate) async fn migrate(engine: &Engine, ids: Vec<String>, max_rate: u32) -> Result<Vec<Line>> {
+/// Brings these tenants to head in this process, several at a time, in order of what is done first. `all`:
+/// nobody named them, so the pace of a rollout holds, and a stopped version stays stopped.
+pub(crate) async fn migrate(engine: &Engine, ids: Vec<String>, all: bool) -> Result<Vec<Line>> {
+    let max_rate = if all {
+        engine.config.rollout.max_rate
+    } else {
+        0
+    };
     let pace = Arc::new(Pace::new(max_rate));
     let bar = progress(ids.len());
     let lines: Vec<Result<Line>> = stream::iter(ids)
@@ -107,7 +113,7 @@ pub(crate) async fn migrate(engine: &Engine, ids: Vec<String>, max_rate: u32) ->
             let (pace, bar) = (Arc::clone(&pace), bar.clone());
             async move {
                 pace.pass().await;
-                let outcome = patiently(engine, &id).await?;
+                let outcome = patiently(engine, &id, all).await?;
                 bar.inc(1);
                 Ok(line(id, outcome))
             }
@@ -120,10 +126,14 @@ pub(crate) async fn migrate(engine: &Engine, ids: Vec<String>, max_rate: u32) ->
 }
 
 /// One tenant; waits while another process works on it.
-async fn patiently(engine: &Engine, id: &str) -> Result<Outcome> {
+async fn patiently(engine: &Engine, id: &str, all: bool) -> Result<Outcome> {
     let deadline = Instant::now() + BUSY;
     loop {
-        let outcome = engine.reconciler.reconcile(id, Reason::Manual).await?;
+        let outcome = if all {
+            engine.reconciler.reconcile(id, Reason::Manual).await?
+        } else {
+            engine.reconciler.by_hand(id).await?
+        };
         if outcome.kind != ReconcileOutcome::Busy || Instant::now() >= deadline {
             return Ok(outcome);
         }
@@ -137,7 +147,7 @@ async fn migrate_all(engine: &Engine) -> Result<Vec<Line>> {
         .into_iter()
         .map(|tenant| tenant.id)
         .collect();
-    migrate(engine, ids, engine.config.rollout.max_rate).await
+    migrate(engine, ids, true).await
 }
 
 /// Every tenant that tenantd may bring to head.
@@ -192,7 +202,12 @@ pub(crate) fn report(lines: &[Line], brief: bool, format: output::Format) -> Res
     match format {
         output::Format::Json => output::json(&lines)?,
         output::Format::Table => {
-            for line in lines.iter().filter(|line| !brief || !done(line)) {
+            // Many tenants that wait for one thing are told of in one line.
+            let waits = |line: &&Line| brief && line.outcome == ReconcileOutcome::Waiting;
+            for line in lines
+                .iter()
+                .filter(|line| !brief || !(done(line) || waits(line)))
+            {
                 let version = line.version.as_deref().unwrap_or("nothing");
                 out!(
                     "{} ({}): {} at {version}, {} files, {} ms",
@@ -205,6 +220,11 @@ pub(crate) fn report(lines: &[Line], brief: bool, format: output::Format) -> Res
                 if let Some(message) = &line.message {
                     out!("    {message}");
                 }
+            }
+            let waiting: Vec<_> = lines.iter().filter(waits).collect();
+            if let Some(first) = waiting.first() {
+                let message = first.message.as_deref().unwrap_or_default();
+                out!("{} tenants wait: {message}", waiting.len());
             }
             out!(
                 "{} of {} tenants are at head",

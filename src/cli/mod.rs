@@ -8,6 +8,7 @@ mod install;
 mod logging;
 mod migrate;
 mod output;
+mod release;
 mod run;
 mod status;
 mod sweep;
@@ -78,6 +79,8 @@ enum Command {
     Sweep,
     /// Compare schemas with fresh ones at the same version, line by line.
     Verify(verify::Arguments),
+    /// Try a version again that was stopped because it failed on too many tenants.
+    Release(release::Arguments),
     /// Take schemas into the ledger that tenantd did not build or that were restored.
     Adopt(adopt::Arguments),
     /// Install or upgrade the schema `tenantd` and the triggers in the database.
@@ -100,6 +103,7 @@ pub(crate) async fn run(arguments: Arguments) -> Result<Code> {
         Command::Migrate(arguments) => migrate::run(config, arguments, format).await,
         Command::Sweep => sweep::run(config, format).await,
         Command::Verify(arguments) => verify::run(config, arguments, format).await,
+        Command::Release(arguments) => release::run(config, arguments, format).await,
         Command::Adopt(arguments) => adopt::run(config, arguments, format).await,
         Command::Install(arguments) => install::install(config, arguments).await,
         Command::Uninstall(arguments) => install::uninstall(config, arguments).await,

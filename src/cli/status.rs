@@ -131,6 +131,17 @@ fn fleet(report: &Report) {
             report.drifted
         );
     }
+    for stopped in &report.stopped {
+        out!(
+            "\nstopped: version {} ({}) failed on {} tenants, stopped at {}",
+            stopped.version,
+            stopped.file,
+            stopped.failures,
+            stopped.since
+        );
+        out!("      {}", stopped.error);
+        out!("      {}", stopped.next);
+    }
     if !report.attention.is_empty() {
         out!("\nneeds a person:");
         for tenant in &report.attention {

@@ -180,6 +180,9 @@ impl Heartbeat {
         self.metrics
             .notification_queue_usage_ratio
             .set(beat.queue_usage);
+        let release = &self.engine.reconciler.loaded().release;
+        let open = release.has_any(&beat.stopped);
+        self.metrics.breaker_open.set(i64::from(open));
         if beat.queue_usage > QUEUE_ALARM {
             self.alarm(&connection, beat.queue_usage).await;
         }

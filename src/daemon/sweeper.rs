@@ -275,6 +275,7 @@ impl Sweeper {
     fn acts(&self, tenant: &Tenant) -> bool {
         match tenant.state.group() {
             Group::Fine => false,
+            Group::Healing if tenant.stopped.is_some() => false,
             Group::Healing => {
                 !tenant.state.waits() || tenant.next_in.is_none_or(|delay| delay.is_zero())
             }

@@ -138,6 +138,9 @@ fn count(metrics: &Metrics, job: &Job, result: &Result<Outcome>) {
         .map_or(ReconcileOutcome::Failed, |outcome| outcome.kind);
     metrics.reconciles_total.get((job.reason, kind)).inc();
     let Ok(outcome) = result else { return };
+    if outcome.tripped {
+        metrics.breaker_open.set(1);
+    }
     metrics
         .reconcile_duration_seconds
         .observe(outcome.took.as_secs_f64());

@@ -26,5 +26,6 @@ SELECT (SELECT pg_catalog.max(version) FROM tenantd.control),
        coalesce((SELECT pg_catalog.date_part('epoch', l.expires_at - pg_catalog.clock_timestamp())
                  FROM tenantd.lead l), 0),
        q.usage,
-       CASE WHEN q.usage < 0.5 THEN pg_catalog.pg_notify('tenantd_beat', $9) END
+       CASE WHEN q.usage < 0.5 THEN pg_catalog.pg_notify('tenantd_beat', $9) END,
+       ARRAY(SELECT b.digest FROM tenantd.breaker b WHERE b.opened_at IS NOT NULL)
 FROM queue q

@@ -30,7 +30,11 @@ SELECT tenant_id, name, schema, namespace, has_tables, state, ordinal, version, 
        coalesce(problem, error) AS error, error_sqlstate, error_version,
        pg_catalog.to_char(error_at AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"') AS error_at,
        pg_catalog.to_char(migrated_at AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"') AS migrated_at,
-       held_by, held_why, known_state, stamp, pg_catalog.pg_backend_pid() AS backend
+       held_by, held_why, known_state, stamp, pg_catalog.pg_backend_pid() AS backend,
+       (SELECT b.version FROM tenantd.breaker b
+        WHERE b.opened_at IS NOT NULL AND pg_catalog.array_position($2, b.digest) > judged.ordinal
+          AND pg_catalog.array_position($2, b.digest) <= pg_catalog.array_position($2, $1)
+        ORDER BY pg_catalog.array_position($2, b.digest) LIMIT 1) AS stopped
 FROM judged ";
 
 /// The set and how far of it is released to the fleet.
@@ -49,6 +53,12 @@ impl Release {
             head: set.files().len(),
             set: Arc::new(set),
         }
+    }
+
+    /// Whether one of these digests is of a version that is released.
+    pub fn has_any(&self, digests: &[String]) -> bool {
+        let released = &self.set.files()[..self.head];
+        released.iter().any(|file| digests.contains(&file.digest))
     }
 
     /// The released head.

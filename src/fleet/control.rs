@@ -45,6 +45,11 @@ const MIGRATIONS: &[(i32, &str, &str)] = &[
         include_str!("../../migrations/control/0006_server.sql"),
     ),
     (
+        7,
+        "breaker",
+        include_str!("../../migrations/control/0007_breaker.sql"),
+    ),
+    (
         8,
         "search_path",
         include_str!("../../migrations/control/0008_search_path.sql"),

@@ -40,6 +40,8 @@ pub struct Beat {
     pub queue_usage: f64,
     /// Whether we were notified of it.
     pub notified: bool,
+    /// The versions that are stopped, by their digests, of whatever set.
+    pub stopped: Vec<String>,
 }
 
 /// Tells that this daemon runs, and takes the lead if it is free. `echo` is notified to ourselves.
@@ -72,6 +74,7 @@ pub async fn beat(client: &Client, own: &Instance, timeline: i32, echo: &str) ->
         lease_ends_in: Duration::try_from_secs_f64(row.get(2)).unwrap_or_default(),
         queue_usage,
         notified: queue_usage < QUEUE_LIMIT,
+        stopped: row.get(5),
     })
 }
 

@@ -1,6 +1,7 @@
 //! Who the tenants are and what they have: registry, census, ledger, and the control schema.
 
 pub mod adopt;
+pub mod breaker;
 pub mod census;
 pub mod control;
 pub mod fingerprint;

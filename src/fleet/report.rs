@@ -4,6 +4,7 @@ use serde::Serialize;
 use tokio_postgres::Client;
 
 use super::{
+    breaker::{self, Stopped},
     census::{Census, Counts, Release},
     instances,
     state::{Group, State},
@@ -38,6 +39,8 @@ pub struct Report {
     /// The tenants that were asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tenants: Option<Vec<TenantReport>>,
+    /// Versions that are stopped because they failed on too many tenants.
+    pub stopped: Vec<Stopped>,
     /// Daemons that run.
     pub daemons: Vec<String>,
 }
@@ -138,6 +141,7 @@ impl Report {
             Listed::Named(names) => Some(reports(&census.find(client, names).await?)),
             Listed::All => Some(reports(&census.list(client, None).await?)),
         };
+        let stopped = breaker::stopped(client, release).await?;
         let daemons = instances::running(client).await?;
         let drifted = verify::drifted(client).await?;
         Ok(Self {
@@ -149,6 +153,7 @@ impl Report {
             attention: reports(&attention.tenants),
             attention_truncated: attention.next.is_some(),
             tenants,
+            stopped,
             daemons: daemons
                 .iter()
                 .map(|d| format!("{} (process {})", d.host, d.pid))

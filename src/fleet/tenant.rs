@@ -4,7 +4,11 @@ use std::time::Duration;
 
 use tokio_postgres::Row;
 
-use super::{census::Release, state::State};
+use super::{
+    breaker,
+    census::Release,
+    state::{Group, State},
+};
 
 /// One tenant as the census saw it.
 #[derive(Debug, Clone)]
@@ -51,6 +55,8 @@ pub struct Tenant {
     pub held_by: Option<String>,
     /// Why.
     pub held_why: Option<String>,
+    /// The first pending version that is stopped for the whole fleet.
+    pub stopped: Option<String>,
 }
 
 impl Tenant {
@@ -86,6 +92,7 @@ impl Tenant {
             backend: row.get("backend"),
             held_by: row.get("held_by"),
             held_why: row.get("held_why"),
+            stopped: row.get("stopped"),
         }
     }
 
@@ -96,6 +103,10 @@ impl Tenant {
         match self.state {
             State::Current => "nothing: it is at head".into(),
             State::Ahead => "nothing: a newer release was here; it is left alone".into(),
+            state if state.group() == Group::Healing && self.stopped.is_some() => {
+                let why = self.waits_for_release().unwrap_or_default();
+                format!("{why}; on this tenant alone with `tenantd migrate {id}`")
+            }
             State::Unprovisioned | State::Empty | State::Behind => {
                 format!("nothing: the next sweep migrates it; at once with `tenantd migrate {id}`")
             }
@@ -129,6 +140,15 @@ impl Tenant {
             ),
             State::Refused => "change the schema's name in the registry".into(),
         }
+    }
+
+    /// Why nothing is done to it although files are pending: the breaker, in words.
+    pub fn waits_for_release(&self) -> Option<String> {
+        let version = self.stopped.as_ref()?;
+        Some(format!(
+            "version {version} is stopped, because it failed on too many tenants: {}",
+            breaker::advice(version)
+        ))
     }
 
     /// How many files are pending, where that can be said.

@@ -3,19 +3,19 @@
 use std::time::Duration;
 
 use tokio_postgres::error::SqlState;
-use tracing::{debug, warn};
+use tracing::{debug, error, warn};
 
 use super::{
     apply::ApplyError,
     disposition::{self, Disposition, Kind},
-    reconciler::Outcome,
+    reconciler::{Loaded, Outcome},
     watch,
 };
 use crate::{
     config::Retry,
     error::{Result, explain},
     failpoint,
-    fleet::{Release, State, Tenant, ledger},
+    fleet::{Release, State, Tenant, breaker, ledger},
     metrics::ReconcileOutcome,
     pg::Pool,
 };
@@ -25,7 +25,9 @@ const BUSY_RETRY: Duration = Duration::from_millis(100);
 
 /// An apply that ended early, and all that is known of it.
 pub(super) struct Failed<'a> {
-    pub(super) release: &'a Release,
+    pub(super) loaded: &'a Loaded,
+    /// Whether it is evidence against the version: not when a person tried this one tenant.
+    pub(super) counts: bool,
     pub(super) tenant: &'a Tenant,
     pub(super) error: ApplyError,
     pub(super) seen: watch::Seen,
@@ -42,12 +44,14 @@ impl Failed<'_> {
         outcome: &mut Outcome,
     ) -> Result<()> {
         let Self {
-            release,
+            loaded,
+            counts,
             tenant,
             error,
             seen,
             committed,
         } = self;
+        let release = &loaded.release;
         let mut kind = disposition::kind(&error.source);
         if kind == Kind::Terminal && error.alone && seen.blocker.is_some() && seen.held.is_none() {
             // A concurrent build waits for others under its own deadline: 57014, but no fault of the file's.
@@ -76,6 +80,10 @@ impl Failed<'_> {
         };
         failpoint::pass("reconcile.rolled-back").await?;
         let connection = pool.get().await?;
+        if counts && matches!(kind, Kind::Terminal | Kind::Unknown) {
+            let ordinal = blamed(&error, tenant, committed, release);
+            outcome.tripped = count(&connection, loaded, ordinal, tenant, &text).await?;
+        }
         ledger::record_failure(
             &connection,
             &ledger::Failure {
@@ -105,6 +113,48 @@ impl Failed<'_> {
         outcome.message = Some(text);
         Ok(())
     }
+}
+
+/// The file that a failure counts against. An error of ours at the end of a transaction names none: that
+/// transaction held the next file, or all of them where the schema was empty.
+fn blamed(error: &ApplyError, tenant: &Tenant, committed: usize, release: &Release) -> usize {
+    match error.place {
+        Some((ordinal, _)) => ordinal,
+        None if tenant.has_tables => committed + 1,
+        None => release.head,
+    }
+}
+
+/// Feeds the breaker; whether it tripped.
+async fn count(
+    client: &tokio_postgres::Client,
+    loaded: &Loaded,
+    ordinal: usize,
+    tenant: &Tenant,
+    text: &str,
+) -> Result<bool> {
+    let file = &loaded.release.set.files()[ordinal - 1];
+    let successes = loaded.tally.take(ordinal);
+    let Some(counted) = breaker::count(client, file, &tenant.id, successes, text).await? else {
+        loaded.tally.put_back(ordinal, successes);
+        return Ok(false);
+    };
+    if counted.tripped {
+        error!(
+            migration.version = file.version,
+            migration.file = file.file,
+            failures = counted.failures,
+            tried = counted.tried,
+            "version {} ({}) is stopped for the whole fleet: it failed on {} of {} tenants; correct the file and reload, \
+             or run `tenantd release {}`; the last error: {text}",
+            file.version,
+            file.file,
+            counted.failures,
+            counted.tried,
+            file.version
+        );
+    }
+    Ok(counted.tripped)
 }
 
 /// One line: what failed, where, why, what is in the way, what to do.

@@ -10,7 +10,7 @@ use tokio_postgres::{error::SqlState, types::Type};
 use tracing::{debug, info, warn};
 
 use super::{
-    disposition, failure::Failed, message::Envelope, queue::Reason, runner::Runner,
+    breaker::Tally, disposition, failure::Failed, message::Envelope, queue::Reason, runner::Runner,
     running::Running, watch,
 };
 use crate::{
@@ -32,12 +32,14 @@ const TENANTS_PER_CONNECTION: usize = 250;
 const ROLLBACK: Duration = Duration::from_secs(5);
 
 /// What is loaded: a release and the questions that fit it. Replaced as a whole on reload.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct Loaded {
     /// The set and its released head.
     pub release: Release,
     /// The census against it.
     pub census: Census,
+    /// What succeeded since it was loaded.
+    pub tally: Tally,
 }
 
 impl Loaded {
@@ -45,6 +47,7 @@ impl Loaded {
     pub fn new(registry: Registry, release: Release) -> Arc<Self> {
         Arc::new(Self {
             census: Census::new(registry, &release),
+            tally: Tally::new(release.set.files().len()),
             release,
         })
     }
@@ -63,6 +66,15 @@ pub struct Limits {
     pub lost: LostPolicy,
 }
 
+/// On whose behalf a tenant is worked on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Asker {
+    /// An event, a sweep, a command about all tenants.
+    Fleet,
+    /// A person who named this tenant.
+    Person,
+}
+
 /// What one run did.
 #[derive(Debug, Clone)]
 pub struct Outcome {
@@ -78,6 +90,8 @@ pub struct Outcome {
     pub message: Option<String>,
     /// When to look again.
     pub retry_in: Option<Duration>,
+    /// Its failure stopped a version for the whole fleet.
+    pub tripped: bool,
     /// How long it took.
     pub took: Duration,
 }
@@ -159,8 +173,21 @@ impl Reconciler {
     ///
     /// # Errors
     /// When the database cannot be asked; a migration that fails is an outcome, not an error.
-    #[tracing::instrument(level = "debug", skip(self), fields(tenant.id = id, %reason))]
     pub async fn reconcile(&self, id: &str, reason: Reason) -> Result<Outcome> {
+        self.look(id, reason, Asker::Fleet).await
+    }
+
+    /// As [`Self::reconcile`], because a person named this very tenant: a stopped version is tried on it,
+    /// and what becomes of that says nothing about the fleet.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn by_hand(&self, id: &str) -> Result<Outcome> {
+        self.look(id, Reason::Manual, Asker::Person).await
+    }
+
+    #[tracing::instrument(level = "debug", name = "reconcile", skip_all, fields(tenant.id = id, %reason))]
+    async fn look(&self, id: &str, reason: Reason, asker: Asker) -> Result<Outcome> {
         let start = Instant::now();
         let loaded = self.loaded();
         let connection = self.pool.get().await?;
@@ -175,6 +202,7 @@ impl Reconciler {
             version: tenant.version.clone(),
             message,
             retry_in: None,
+            tripped: false,
             took: start.elapsed(),
             tenant: Some(tenant.clone()),
         };
@@ -189,11 +217,14 @@ impl Reconciler {
             }
             State::Lost if self.limits.lost == LostPolicy::Rebuild => {
                 drop(connection);
-                return self.rebuild(&tenant, reason).await;
+                return Box::pin(self.rebuild(&tenant, reason)).await;
             }
             state if state.group() == Group::NeedsPerson => {
                 ledger::note(&connection, std::slice::from_ref(&tenant)).await?;
                 return Ok(done(ReconcileOutcome::LeftAlone, Some(tenant.advice())));
+            }
+            _ if asker == Asker::Fleet && tenant.stopped.is_some() => {
+                return Ok(done(ReconcileOutcome::Waiting, tenant.waits_for_release()));
             }
             state if state.waits() && !due(&tenant, reason) => {
                 let mut outcome = done(ReconcileOutcome::Waiting, tenant.error.clone());
@@ -202,7 +233,8 @@ impl Reconciler {
             }
             _ => {}
         }
-        self.bring(connection, &loaded, tenant, reason, start).await
+        self.bring(connection, &loaded, tenant, (reason, asker), start)
+            .await
     }
 
     /// Sets the remains of a lost schema aside and builds the tenant anew.
@@ -219,7 +251,7 @@ impl Reconciler {
             "schema {} was lost and is built again; what was left of it is kept",
             tenant.schema
         );
-        Box::pin(self.reconcile(&tenant.id, reason)).await
+        self.reconcile(&tenant.id, reason).await
     }
 
     /// A tenant that is current: notes it where the ledger says otherwise, and tells who waits.
@@ -249,7 +281,7 @@ impl Reconciler {
         connection: Connection,
         loaded: &Loaded,
         tenant: Tenant,
-        reason: Reason,
+        (reason, asker): (Reason, Asker),
         start: Instant,
     ) -> Result<Outcome> {
         let release = &loaded.release;
@@ -299,12 +331,14 @@ impl Reconciler {
             version: Some(release.head().version.clone()),
             message: None,
             retry_in: None,
+            tripped: false,
             took: start.elapsed(),
             tenant: None,
         };
         match result {
             Ok(()) => {
                 failpoint::pass("reconcile.applied").await?;
+                loaded.tally.succeeded(before, release.head);
                 give_back(connection.release(), seen.cancelling);
                 let ms = outcome.took.as_millis();
                 info!(
@@ -330,8 +364,10 @@ impl Reconciler {
                     outcome.kind = ReconcileOutcome::Busy;
                     return Ok(outcome);
                 }
+                loaded.tally.succeeded(before, committed);
                 Failed {
-                    release,
+                    loaded,
+                    counts: asker == Asker::Fleet,
                     tenant: &tenant,
                     error,
                     seen,
@@ -400,6 +436,7 @@ impl Outcome {
             version: None,
             message: None,
             retry_in: None,
+            tripped: false,
             took: start.elapsed(),
         }
     }

@@ -2,6 +2,7 @@
 
 mod apply;
 mod bad_input;
+mod breaker;
 mod commands;
 mod crash;
 mod daemons;
