@@ -25,6 +25,22 @@ pub enum Error {
         /// Why, in words.
         message: String,
     },
+    /// All connections are in use, and the server gives us no more.
+    #[error("{operation}: all of our connections were busy for too long")]
+    Busy {
+        /// What was being done.
+        operation: String,
+    },
+    /// The server refused our password a moment ago, and is not asked again yet.
+    #[error("{operation}: {text}; asked again in {} s, with the password file read anew", wait.as_secs())]
+    Password {
+        /// What was being done.
+        operation: String,
+        /// What the server said, and what to do.
+        text: String,
+        /// Until then it is not asked again.
+        wait: Duration,
+    },
     /// A wait reached its bound.
     #[error("{operation}: no answer within {}", humantime::format_duration(*limit))]
     Timeout {
@@ -103,9 +119,11 @@ impl Error {
                 Some(code) => ["08", "53", "57"]
                     .iter()
                     .any(|class| code.code().starts_with(class)),
-                None => true,
+                None => !asks_for_password(source),
             },
-            Self::Pool { .. } | Self::Timeout { .. } | Self::WrongServer(_) => true,
+            Self::Pool { .. } | Self::Timeout { .. } | Self::Busy { .. } | Self::WrongServer(_) => {
+                true
+            }
             _ => false,
         }
     }
@@ -125,6 +143,9 @@ pub fn explain(error: &tokio_postgres::Error) -> String {
             }
             cause = inner.source();
         }
+        if asks_for_password(error) {
+            text = format!("the server asks for a password ({text}); {GIVE_PASSWORD}");
+        }
         return text;
     };
     let mut text = format!("{} (SQLSTATE {})", db.message(), db.code().code());
@@ -136,6 +157,15 @@ pub fn explain(error: &tokio_postgres::Error) -> String {
     text
 }
 
+/// Whether there is no answer because we have no password to give.
+pub(crate) fn asks_for_password(error: &tokio_postgres::Error) -> bool {
+    use std::error::Error as _;
+    let cause = error.source().map(ToString::to_string);
+    cause.is_some_and(|cause| cause == "password missing")
+}
+
+const GIVE_PASSWORD: &str =
+    "give it in database.url, PGPASSWORD or the password file (host:port:database:user:password)";
 const INSTALL_ROLE: &str =
     "run: tenantd install --role <tenantd's role>, as the owner of the database";
 /// The tables of the control schema.
@@ -189,6 +219,22 @@ fn remedy(error: &DbError) -> Option<String> {
     // A start-up option of ours that came with PostgreSQL 14.
     if message == "unrecognized configuration parameter \"client_connection_check_interval\"" {
         return Some("tenantd needs PostgreSQL 14 or later: upgrade the server".into());
+    }
+    if *error.code() == SqlState::OUT_OF_MEMORY && message.contains("shared memory") {
+        return Some(
+            "raise max_locks_per_transaction (with a restart of the server): a schema that is filled locks each \
+             of its tables; or lower database.workers"
+                .into(),
+        );
+    }
+    if *error.code() == SqlState::DISK_FULL {
+        return Some("make room on the server's disk".into());
+    }
+    if *error.code() == SqlState::TOO_MANY_CONNECTIONS {
+        return Some(
+            "raise max_connections, or the role's CONNECTION LIMIT, or lower database.workers"
+                .into(),
+        );
     }
     if *error.code() == SqlState::INVALID_PASSWORD {
         return Some("check the password in database.url, PGPASSWORD or the password file".into());

@@ -20,7 +20,9 @@ use prometheus::{Gauge, Histogram, IntCounter, IntGauge, Opts, Registry, TextEnc
 
 pub use family::Family;
 use family::Register;
-pub use labels::{Channel, EventOutcome, LabelSet, Reason, ReconcileOutcome, State, SweepKind};
+pub use labels::{
+    BrakeReason, Channel, EventOutcome, LabelSet, Reason, ReconcileOutcome, State, SweepKind,
+};
 
 mod family;
 mod labels;
@@ -89,6 +91,8 @@ metrics! {
     queue_depth: IntGauge,
     /// Whether a version is stopped because it failed on too many tenants (1) or none (0); `status` names it.
     breaker_open: IntGauge,
+    /// Whether the workers wait because the server is in trouble (1), by reason.
+    brake: Family<IntGauge, BrakeReason>,
     /// When the last sweep succeeded, in seconds since the epoch; 0 before the first.
     sweep_last_success_timestamp_seconds: Gauge,
     /// Notifications received, by channel and by what became of them: queued, coalesced with a waiting wakeup,
@@ -197,6 +201,7 @@ mod tests {
             assert_eq!(count(name), 1, "{name}");
         }
         assert_eq!(count("tenants_by_state"), 14);
+        assert_eq!(count("brake"), 6);
         assert_eq!(count("events_total"), 3 * 5);
         assert_eq!(count("reconciles_total"), 5 * 9);
         assert_eq!(count("event_to_ready_seconds_count"), 3);

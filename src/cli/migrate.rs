@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeMap,
     io::{IsTerminal as _, stderr},
-    sync::Arc,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -12,7 +12,7 @@ use futures::{StreamExt as _, stream};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::Serialize;
 use tenantd::{
-    Config, Result,
+    Config, Error, Result,
     daemon::Engine,
     fleet::{Group, State, Tenant, requests},
     metrics::ReconcileOutcome,
@@ -27,6 +27,9 @@ use super::{
 
 /// How long a tenant that another process works on is waited for.
 const BUSY: Duration = Duration::from_secs(60);
+
+/// A wait that is worth a command's while.
+const SHORTLY: Duration = Duration::from_millis(250);
 
 #[derive(Debug, Args)]
 #[command(group(clap::ArgGroup::new("which").required(true).args(["tenants", "all"])))]
@@ -108,12 +111,19 @@ pub(crate) async fn migrate(engine: &Engine, ids: Vec<String>, all: bool) -> Res
     };
     let pace = Arc::new(Pace::new(max_rate));
     let bar = progress(ids.len());
+    let trouble = Mutex::new(None);
     let lines: Vec<Result<Line>> = stream::iter(ids)
+        .take_while(|_| std::future::ready(!all || lock(&trouble).is_none()))
         .map(|id| {
-            let (pace, bar) = (Arc::clone(&pace), bar.clone());
+            let (pace, bar, trouble) = (Arc::clone(&pace), bar.clone(), &trouble);
             async move {
                 pace.pass().await;
-                let outcome = patiently(engine, &id, all).await?;
+                let outcome = patiently(engine, &id, all)
+                    .await
+                    .inspect_err(|error| *lock(trouble) = Some(error.to_string()))?;
+                if outcome.trouble.is_some() {
+                    lock(trouble).clone_from(&outcome.message);
+                }
                 bar.inc(1);
                 Ok(line(id, outcome))
             }
@@ -122,19 +132,38 @@ pub(crate) async fn migrate(engine: &Engine, ids: Vec<String>, all: bool) -> Res
         .collect()
         .await;
     bar.finish_and_clear();
-    lines.into_iter().collect()
+    let tried = lines.len();
+    match lock(&trouble).take().filter(|_| all) {
+        Some(trouble) => Err(Error::Refused(format!(
+            "stopped after {tried} tenants, because the server is in trouble: {trouble}"
+        ))),
+        None => lines.into_iter().collect(),
+    }
+}
+
+fn lock(trouble: &Mutex<Option<String>>) -> MutexGuard<'_, Option<String>> {
+    trouble.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// One tenant; waits while another process works on it.
 async fn patiently(engine: &Engine, id: &str, all: bool) -> Result<Outcome> {
     let deadline = Instant::now() + BUSY;
+    let mut tries = 0;
     loop {
         let outcome = if all {
             engine.reconciler.reconcile(id, Reason::Manual).await?
         } else {
             engine.reconciler.by_hand(id).await?
         };
-        if outcome.kind != ReconcileOutcome::Busy || Instant::now() >= deadline {
+        // The daemon would try the loser of a deadlock again at once, too.
+        let shortly = outcome.retry_in.is_some_and(|wait| wait <= SHORTLY);
+        tries += u32::from(outcome.kind == ReconcileOutcome::Failed);
+        let again = match outcome.kind {
+            ReconcileOutcome::Busy => Instant::now() < deadline,
+            ReconcileOutcome::Failed => shortly && tries <= 3,
+            _ => false,
+        };
+        if !again {
             return Ok(outcome);
         }
         sleep(outcome.retry_in.unwrap_or(Duration::from_millis(100))).await;

@@ -25,7 +25,7 @@ use super::{
     retry::{self, Said},
     sweeper::{Nudge, Sweeper},
     systemd,
-    work::{self, SharedQueue},
+    work::{self, SharedQueue, Shop},
 };
 use crate::{
     config::Config,
@@ -38,7 +38,7 @@ use crate::{
     },
     metrics::{Metrics, ProcessMetrics, SweepKind, encode},
     migrations::MigrationSet,
-    reconcile::{Reconciler, pace::Pace},
+    reconcile::{Reconciler, brake::Brake, pace::Pace},
 };
 
 /// How long what is in flight may take to finish when the daemon stops. Then it is cancelled.
@@ -205,6 +205,7 @@ async fn serve(
     // Whether we lead is known before the sweeper begins.
     let _ = timeout(FIRST_BEAT, heartbeat.once()).await;
     let mut heartbeat = tokio::spawn(heartbeat.run());
+    let brake = Arc::new(Brake::new(Arc::clone(&metrics)));
     let reconciler = Arc::clone(&engine.reconciler);
     let mut listener = tokio::spawn(
         Ears {
@@ -228,6 +229,7 @@ async fn serve(
             health: Arc::clone(&health),
             intervals: config.sweep.clone(),
             migrations: config.migrations.clone(),
+            brake: Arc::clone(&brake),
             nudge: Arc::clone(&nudge),
             lead,
             instance: engine.instance.clone(),
@@ -236,17 +238,16 @@ async fn serve(
     );
     let drain = CancellationToken::new();
     let pace = Arc::new(Pace::new(config.rollout.max_rate));
-    let workers: Vec<JoinHandle<()>> = (0..config.database.workers)
-        .map(|_| {
-            tokio::spawn(work::run(
-                queue.clone(),
-                Arc::clone(&reconciler),
-                config.retry.clone(),
-                Arc::clone(&pace),
-                Arc::clone(&metrics),
-                drain.clone(),
-            ))
-        })
+    let shop = Shop {
+        queue: queue.clone(),
+        reconciler: Arc::clone(&reconciler),
+        retry: config.retry.clone(),
+        pace,
+        brake,
+        metrics: Arc::clone(&metrics),
+    };
+    let workers: Vec<JoinHandle<()>> = (0..usize::from(config.database.workers))
+        .map(|number| tokio::spawn(work::run(shop.clone(), number, drain.clone())))
         .collect();
     health.starting(None);
     let head = engine.reconciler.loaded().release.head().version.clone();

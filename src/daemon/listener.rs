@@ -21,7 +21,11 @@ use crate::{
     failpoint,
     metrics::{Channel, EventOutcome, Metrics, SweepKind},
     pg::{Listener, Target},
-    reconcile::{Reason, Reconciler, queue::Woken},
+    reconcile::{
+        Reason, Reconciler,
+        brake::{self, BrakeReason},
+        queue::Woken,
+    },
 };
 
 /// How often the session is asked whether it is there. With the time it has to answer: 9 s.
@@ -38,6 +42,8 @@ const LISTEN: Duration = Duration::from_secs(5);
 const RECONNECT: Duration = Duration::from_millis(1500);
 const WHILE: Duration = Duration::from_secs(60);
 const BEAT: &str = "tenantd_beat";
+/// A refused password is not tried often: some servers lock an account.
+const PASSWORD: Duration = Duration::from_secs(20);
 
 /// Turns notifications of one database into wakeups.
 pub struct Ears {
@@ -117,7 +123,13 @@ impl Ears {
             return self.poll().await;
         }
         self.health.listener(Err(error.to_string()));
-        let delay = retry::delay(&error, path.failures);
+        let mut delay = retry::delay(&error, path.failures);
+        match brake::reason(&error) {
+            Some(BrakeReason::Password) => delay = delay.max(PASSWORD),
+            // The workers have them all: listening comes first.
+            Some(BrakeReason::Connections) => self.reconciler.pool().give_way().await,
+            _ => {}
+        }
         path.failures += 1;
         let wait = delay.as_secs_f64();
         if path.said.is_new(&error.to_string()) {

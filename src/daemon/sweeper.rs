@@ -33,7 +33,11 @@ use crate::{
     failpoint,
     fleet::{Counts, Group, State, Tenant, Verifier, ledger, requests, verify},
     metrics::{Metrics, SweepKind},
-    reconcile::{Loaded, Reason, Reconciler, queue::Woken},
+    reconcile::{
+        Loaded, Reason, Reconciler,
+        brake::{self, Brake},
+        queue::Woken,
+    },
 };
 
 const PAGE: u32 = 500;
@@ -98,6 +102,8 @@ pub struct Sweeper {
     pub intervals: config::Sweep,
     /// How fresh schemas to compare with are built.
     pub migrations: config::Migrations,
+    /// What is told of a server in trouble.
+    pub brake: Arc<Brake>,
     /// What asks for a round now.
     pub nudge: Arc<Nudge>,
     /// Whether the clock does.
@@ -143,10 +149,14 @@ impl Sweeper {
                 Ok(more) => more,
                 Err(error) => {
                     self.health.sweep_failed(&error);
-                    warn!(
-                        "{} sweep failed, tried again in {RETRY:?}: {error}",
-                        kind.as_str()
-                    );
+                    match brake::reason(&error) {
+                        // One line a cause: the brake writes it.
+                        Some(reason) => self.brake.trouble(reason, &error.to_string()),
+                        None => warn!(
+                            "{} sweep failed, tried again in {RETRY:?}: {error}",
+                            kind.as_str()
+                        ),
+                    }
                     sleep(RETRY).await;
                     self.nudge.sweep(kind);
                     false
@@ -210,6 +220,7 @@ impl Sweeper {
             .sweep_last_success_timestamp_seconds
             .set(now.as_secs_f64());
         self.health.swept();
+        self.brake.answered();
         debug!(
             found,
             duration_ms = took.as_millis(),
@@ -287,28 +298,56 @@ impl Sweeper {
     async fn requests(&self) -> bool {
         let mut sweep = false;
         loop {
+            // What does not fit into the queue is left for later, or for another daemon.
+            let room = CAPACITY.saturating_sub(self.queue.with(|queue| queue.len()));
+            let limit = REQUESTS.min(i64::try_from(room).unwrap_or(REQUESTS));
+            if limit == 0 {
+                return sweep;
+            }
             let taken = async {
                 let client = self.reconciler.pool().get().await?;
-                requests::take(&client, &self.instance, REQUESTS).await
+                requests::take(&client, &self.instance, limit).await
             };
             let requests = match taken.await {
                 Ok(requests) => requests,
                 Err(error) => {
-                    warn!("requests wait: {error}");
+                    match brake::reason(&error) {
+                        Some(reason) => self.brake.trouble(reason, &error.to_string()),
+                        None => warn!("requests wait: {error}"),
+                    }
                     return sweep;
                 }
             };
-            let all = requests.len() < usize::try_from(REQUESTS).unwrap_or(0);
+            let all = requests.len() < usize::try_from(limit).unwrap_or(0);
+            let mut back = Vec::new();
             for request in requests {
                 match request {
                     requests::Request::Sweep => sweep = true,
-                    // A tenant that does not fit is found by the sweep that follows.
-                    requests::Request::Migrate(id) => drop(self.queue.wake(&id, Reason::Manual)),
+                    requests::Request::Migrate(id) => {
+                        if self.queue.wake(&id, Reason::Manual) == Woken::Dropped {
+                            back.push(id);
+                        }
+                    }
                 }
+            }
+            if !back.is_empty() {
+                self.ask_again(&back).await;
+                return sweep;
             }
             if all {
                 return sweep;
             }
+        }
+    }
+
+    /// Puts back what the queue had no room for, because events filled it meanwhile.
+    async fn ask_again(&self, ids: &[String]) {
+        let asked = async {
+            let client = self.reconciler.pool().get().await?;
+            requests::migrate(&client, ids).await
+        };
+        if let Err(error) = asked.await {
+            warn!("{} requests are left to the sweep: {error}", ids.len());
         }
     }
 

@@ -1,8 +1,14 @@
 //! The queue shared by those who wake tenants, and the workers that empty it.
 
-use std::sync::{Arc, Mutex};
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
-use tokio::{sync::Notify, time::Instant};
+use tokio::{
+    sync::Notify,
+    time::{Instant, sleep},
+};
 use tokio_util::sync::CancellationToken;
 use tracing::error;
 
@@ -11,7 +17,9 @@ use crate::{
     failpoint,
     metrics::{Channel, Metrics, ReconcileOutcome},
     reconcile::{
-        Outcome, Queue, Reason, Reconciler, disposition,
+        Outcome, Queue, Reason, Reconciler,
+        brake::{self, Brake, Proof},
+        disposition,
         pace::Pace,
         queue::{Job, Woken},
     },
@@ -83,21 +91,53 @@ impl SharedQueue {
     }
 }
 
-/// One worker: takes the most urgent tenant, brings it to head, and again until told to stop.
-pub async fn run(
-    queue: SharedQueue,
-    reconciler: Arc<Reconciler>,
-    retry: crate::config::Retry,
-    pace: Arc<Pace>,
-    metrics: Arc<Metrics>,
-    shutdown: CancellationToken,
-) {
+/// How often a worker that stands back looks whether it still has to.
+const STAND_BACK: Duration = Duration::from_millis(500);
+/// When a tenant is looked at again for which there was no connection.
+const BUSY: Duration = Duration::from_secs(1);
+
+/// What the workers of one database share.
+#[derive(Clone)]
+pub struct Shop {
+    /// Where work comes from.
+    pub queue: SharedQueue,
+    /// What does it.
+    pub reconciler: Arc<Reconciler>,
+    /// How long to wait after an error.
+    pub retry: crate::config::Retry,
+    /// The rate of a rollout.
+    pub pace: Arc<Pace>,
+    /// What stops all of them when the server is in trouble.
+    pub brake: Arc<Brake>,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
+}
+
+/// One worker: takes the most urgent tenant, brings it to head, and again until told to stop. `number` counts
+/// the workers from 0.
+pub async fn run(shop: Shop, number: usize, shutdown: CancellationToken) {
+    let Shop {
+        queue,
+        reconciler,
+        retry,
+        pace,
+        brake,
+        metrics,
+    } = shop;
     let mut trouble = 0;
     loop {
-        let job = tokio::select! {
+        let next = async {
+            // Where the server gives us fewer connections, fewer work, and one is left for the sweep.
+            while number > 0 && number + 1 >= reconciler.pool().room() {
+                sleep(STAND_BACK).await;
+            }
+            let job = queue.next().await;
+            (brake.pass().await, job)
+        };
+        let (pass, job) = tokio::select! {
             biased;
             () = shutdown.cancelled() => return,
-            job = queue.next() => job,
+            next = next => next,
         };
         if job.reason == Reason::Sweep {
             pace.pass().await;
@@ -111,11 +151,33 @@ pub async fn run(
             .await
             .unwrap_or_else(|panic| Err(Error::Refused(format!("the worker panicked: {panic}"))));
         let retry_in = match &result {
+            Ok(Outcome {
+                trouble: Some(reason),
+                message,
+                ..
+            }) => {
+                let text = message.as_deref().unwrap_or_default();
+                Some(brake.pull(*reason, &job.key, pass, text))
+            }
             Ok(outcome) => {
                 trouble = 0;
+                let wrote = outcome.kind == ReconcileOutcome::Applied;
+                brake.ease(
+                    &job.key,
+                    pass,
+                    if wrote { Proof::Wrote } else { Proof::Looked },
+                );
                 outcome.retry_in
             }
+            Err(failure) if let Some(reason) = brake::reason(failure) => {
+                Some(brake.pull(reason, &job.key, pass, &failure.to_string()))
+            }
             Err(failure) => {
+                brake.ease(&job.key, pass, Proof::Looked);
+                if matches!(failure, Error::Busy { .. }) {
+                    queue.done(&job.key, Some(Instant::now() + BUSY));
+                    continue;
+                }
                 trouble += 1;
                 if trouble == 1 {
                     error!(

@@ -30,7 +30,7 @@ SELECT tenant_id, name, schema, namespace, has_tables, state, ordinal, version, 
        coalesce(problem, error) AS error, error_sqlstate, error_version,
        pg_catalog.to_char(error_at AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"') AS error_at,
        pg_catalog.to_char(migrated_at AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"') AS migrated_at,
-       held_by, held_why, known_state, stamp, pg_catalog.pg_backend_pid() AS backend,
+       held_by, held_why, known_state, stamp,
        (SELECT b.version FROM tenantd.breaker b
         WHERE b.opened_at IS NOT NULL AND pg_catalog.array_position($2, b.digest) > judged.ordinal
           AND pg_catalog.array_position($2, b.digest) <= pg_catalog.array_position($2, $1)

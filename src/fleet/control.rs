@@ -317,7 +317,45 @@ pub async fn uninstall(client: &mut Client, purge: bool) -> Result<Vec<String>> 
                 .into(),
         );
     }
+    done.extend(left_granted(client).await?.into_iter().map(|(role, sql)| {
+        format!("still granted: SET ON PARAMETER deadlock_timeout to role {role}; if nothing else needs it, a superuser runs: {sql}")
+    }));
     Ok(done)
+}
+
+/// Who may set deadlock_timeout, and how to take that back. The grant belongs to the whole server, where another
+/// database may need it, so it is told and not revoked.
+async fn left_granted(client: &Client) -> Result<Vec<(String, String)>> {
+    let rows = client
+        .query_typed(
+            "SELECT pg_catalog.to_regclass('pg_catalog.pg_parameter_acl') IS NOT NULL",
+            &[],
+        )
+        .await
+        .during("look for what is granted")?;
+    if !rows[0].get::<_, bool>(0) {
+        return Ok(Vec::new());
+    }
+    let rows = client
+        .query_typed(
+            "SELECT DISTINCT r.rolname::text FROM pg_catalog.pg_parameter_acl p, pg_catalog.aclexplode(p.paracl) a
+             JOIN pg_catalog.pg_roles r ON r.oid = a.grantee
+             WHERE p.parname = 'deadlock_timeout' AND a.privilege_type = 'SET' AND NOT r.rolsuper ORDER BY 1",
+            &[],
+        )
+        .await
+        .during("look for what is granted")?;
+    Ok(rows
+        .iter()
+        .map(|row| {
+            let role: String = row.get(0);
+            let sql = format!(
+                "REVOKE SET ON PARAMETER deadlock_timeout FROM {}",
+                Ident(&role)
+            );
+            (role, sql)
+        })
+        .collect())
 }
 
 /// The SQL that `uninstall` would run.
@@ -331,6 +369,9 @@ pub async fn uninstall_sql(client: &Client, purge: bool) -> Result<String> {
     }
     if purge {
         sql.push_str("DROP SCHEMA IF EXISTS tenantd CASCADE;\n");
+    }
+    for (_, revoke) in left_granted(client).await? {
+        sql.push_str(&format!("-- if nothing else needs it: {revoke};\n"));
     }
     Ok(sql)
 }

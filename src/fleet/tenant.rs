@@ -49,8 +49,6 @@ pub struct Tenant {
     pub error_at: Option<String>,
     /// When the schema was last migrated (UTC).
     pub migrated_at: Option<String>,
-    /// Process id of the session that asked.
-    pub backend: i32,
     /// Who holds it.
     pub held_by: Option<String>,
     /// Why.
@@ -89,7 +87,6 @@ impl Tenant {
             error_version: row.get("error_version"),
             error_at: row.get("error_at"),
             migrated_at: row.get("migrated_at"),
-            backend: row.get("backend"),
             held_by: row.get("held_by"),
             held_why: row.get("held_why"),
             stopped: row.get("stopped"),

@@ -147,6 +147,23 @@ label! {
     }
 }
 label! {
+    /// Why the brake is on.
+    BrakeReason("reason") {
+        /// The disk is full.
+        Disk = "disk",
+        /// The lock table or the memory is.
+        Memory = "memory",
+        /// There is no connection left.
+        Connections = "connections",
+        /// The server does not answer, or is starting or stopping.
+        Unreachable = "unreachable",
+        /// It has become a standby.
+        ReadOnly = "read_only",
+        /// It refuses our password.
+        Password = "password",
+    }
+}
+label! {
     /// How thorough a sweep is.
     SweepKind("kind") {
         /// Registry against ledger.

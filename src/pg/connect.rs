@@ -70,7 +70,7 @@ impl Target {
 
     /// Connects to one server.
     async fn attempt(&self, server: &Server, config: &Config) -> Result<Opened, Error> {
-        let mut config = config.clone();
+        let mut config = self.with_password(config);
         config.host(&server.name).port(server.port);
         if let Some(address) = server.address {
             config.hostaddr(address);

@@ -20,6 +20,8 @@
 
 use std::fmt;
 
+use crate::config::Secret;
+
 mod build;
 mod endpoints;
 mod files;
@@ -48,6 +50,22 @@ pub struct Target {
     pub unverified: Option<String>,
     /// What was ignored and why: one sentence each, for the log.
     pub warnings: Vec<String>,
+    url: Option<Secret>,
+}
+
+impl Target {
+    /// `config` with the password that the environment and the password file give now. What they gave at first
+    /// stays where they give none.
+    #[must_use]
+    pub fn with_password(&self, config: &tokio_postgres::Config) -> tokio_postgres::Config {
+        let mut config = config.clone();
+        let url = self.url.as_ref().map(Secret::expose);
+        let now = resolve(url, &|name| std::env::var(name).ok());
+        if let Some(password) = now.ok().as_ref().and_then(|now| now.config.get_password()) {
+            config.password(password);
+        }
+        config
+    }
 }
 
 /// Finds out where to connect: `url` is a URI, a key=value string, or nothing; `env` looks up a
@@ -92,6 +110,7 @@ fn resolve_on(
         tls,
         unverified,
         warnings,
+        url: url.and_then(|url| url.parse().ok()),
     })
 }
 

@@ -2,14 +2,16 @@
 
 use std::{
     ops::Deref,
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, MutexGuard},
     time::{Duration, Instant},
 };
 
 use deadpool_postgres::{
-    Hook, HookError, Manager, ManagerConfig, Object, RecyclingMethod, Runtime, Timeouts,
+    Hook, HookError, Manager, ManagerConfig, Object, PoolError, RecyclingMethod, Runtime,
+    TimeoutType, Timeouts,
 };
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
+use tokio_postgres::error::SqlState;
 
 use super::{
     connect::Opener,
@@ -17,7 +19,7 @@ use super::{
     primary::{self, Seen},
     tls::Tls,
 };
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, asks_for_password, explain};
 
 const WAIT: Duration = Duration::from_secs(10);
 /// For the look at a new connection's server.
@@ -27,6 +29,11 @@ const RECYCLE: Duration = Duration::from_secs(5);
 /// state, or a proxy that lost its other end, tells nobody.
 const TRUSTED: Duration = Duration::from_secs(1);
 const ANSWER: Duration = Duration::from_secs(2);
+/// After the server said that it is full, we live with the connections we have for so long.
+const FULL: Duration = Duration::from_secs(5);
+const PAUSE: Duration = Duration::from_millis(50);
+/// A refused password is not tried again for so long: some servers lock an account.
+const REFUSED: Duration = Duration::from_secs(20);
 
 /// Settings of every working session, as start-up options: they outlive a `RESET ALL`.
 /// `jit` costs a census tens of milliseconds and gains nothing; the other two let the server end
@@ -44,6 +51,17 @@ pub struct Pool {
     target: String,
     tls: Tls,
     seen: Arc<Seen>,
+    size: usize,
+    told: Arc<Mutex<Told>>,
+}
+
+/// What the server told us of late.
+#[derive(Default)]
+struct Told {
+    /// When it had no connection for us, and how many we had.
+    full: Option<(Instant, usize)>,
+    /// When it refused our password, and its words.
+    refused: Option<(Instant, String)>,
 }
 
 impl Pool {
@@ -106,6 +124,8 @@ impl Pool {
             target: target.to_string(),
             tls: target.tls.clone(),
             seen,
+            size,
+            told: Arc::default(),
         })
     }
 
@@ -115,23 +135,85 @@ impl Pool {
     /// When none becomes free or can be made within the bounds.
     pub async fn get(&self) -> Result<Connection> {
         let operation = format!("connect to {}", self.target);
-        self.inner.get().await.map_err(|error| match error {
-            deadpool_postgres::PoolError::Backend(source)
-            | deadpool_postgres::PoolError::PostCreateHook(HookError::Backend(source)) => {
-                Error::Postgres { operation, source }
+        let deadline = Instant::now() + WAIT;
+        while Instant::now() < deadline {
+            self.refused(&operation)?;
+            let status = self.inner.status();
+            if self.full().is_some() && status.size > 0 && status.available == 0 {
+                sleep(PAUSE).await;
+                continue;
             }
-            deadpool_postgres::PoolError::PostCreateHook(HookError::Message(why)) => {
-                Error::WrongServer(why.into_owned())
+            let source = match self.inner.get().await {
+                Ok(connection) => return Ok(connection),
+                Err(
+                    PoolError::Backend(source)
+                    | PoolError::PostCreateHook(HookError::Backend(source)),
+                ) => source,
+                Err(PoolError::PostCreateHook(HookError::Message(why))) => {
+                    return Err(Error::WrongServer(why.into_owned()));
+                }
+                Err(PoolError::Timeout(TimeoutType::Wait)) => break,
+                Err(PoolError::Timeout(_)) => {
+                    return Err(Error::Pool {
+                        operation,
+                        message: "no connection within the time allowed".into(),
+                    });
+                }
+                Err(other) => {
+                    return Err(Error::Pool {
+                        operation,
+                        message: other.to_string(),
+                    });
+                }
+            };
+            let held = self.inner.status().size;
+            if source.code() == Some(&SqlState::TOO_MANY_CONNECTIONS) && held > 0 {
+                self.told().full = Some((Instant::now(), held));
+                continue;
             }
-            deadpool_postgres::PoolError::Timeout(_) => Error::Pool {
-                operation,
-                message: "no connection within the time allowed".into(),
-            },
-            other => Error::Pool {
-                operation,
-                message: other.to_string(),
-            },
-        })
+            if is_about_the_password(&source) {
+                self.told().refused = Some((Instant::now(), explain(&source)));
+            }
+            return Err(Error::Postgres { operation, source });
+        }
+        Err(Error::Busy { operation })
+    }
+
+    /// How many connections we can have: fewer than configured while the server is full.
+    pub fn room(&self) -> usize {
+        self.full().unwrap_or(self.size)
+    }
+
+    /// Closes a connection, so that one may be made elsewhere.
+    pub async fn give_way(&self) {
+        if let Ok(connection) = self.get().await {
+            discard(connection);
+            let held = self.inner.status().size;
+            self.told().full = Some((Instant::now(), held.max(1)));
+        }
+    }
+
+    fn told(&self) -> MutexGuard<'_, Told> {
+        self.told
+            .lock()
+            .expect("no code panics while it holds this lock")
+    }
+
+    fn full(&self) -> Option<usize> {
+        let full = self.told().full;
+        full.filter(|(at, _)| at.elapsed() < FULL)
+            .map(|(_, held)| held)
+    }
+
+    fn refused(&self, operation: &str) -> Result<()> {
+        match &self.told().refused {
+            Some((at, text)) if at.elapsed() < REFUSED => Err(Error::Password {
+                operation: operation.to_owned(),
+                text: text.clone(),
+                wait: REFUSED - at.elapsed(),
+            }),
+            _ => Ok(()),
+        }
     }
 
     /// Where it connects to, without secrets.
@@ -236,6 +318,14 @@ impl Drop for Held {
             discard(connection);
         }
     }
+}
+
+/// Whether the server refused our password, or wants one that we do not have.
+pub fn is_about_the_password(error: &tokio_postgres::Error) -> bool {
+    matches!(
+        error.code(),
+        Some(&SqlState::INVALID_PASSWORD | &SqlState::INVALID_AUTHORIZATION_SPECIFICATION)
+    ) || asks_for_password(error)
 }
 
 /// Takes a connection out of its pool for good: it is closed, not used again.

@@ -5,7 +5,10 @@ use std::time::Duration;
 use backon::{BackoffBuilder, ExponentialBuilder};
 use tokio_postgres::error::{DbError, SqlState};
 
-use crate::{config::Retry, fleet::state::State};
+use crate::{
+    config::Retry,
+    fleet::{Tenant, state::State},
+};
 
 /// What kind of failure an error is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -14,7 +17,9 @@ pub enum Kind {
     Raced,
     /// A lock was not obtained within `lock_timeout`.
     Blocked,
-    /// It will pass: connection gone, deadlock, concurrent catalog update.
+    /// Two sessions met, and this one lost: deadlock, serialization, concurrent catalog update.
+    Conflict,
+    /// It will pass: connection gone, read-only server.
     Transient,
     /// The server is in trouble (disk, lock table, connections), not the tenant.
     Server,
@@ -43,22 +48,28 @@ fn classify(code: &str, message: &str, schema: Option<&str>) -> Kind {
         "TD001" | "TD002" => Kind::Raced,
         "TD003" | "TD004" => Kind::Terminal,
         "55P03" => Kind::Blocked,
-        "53100" | "53200" | "53300" => Kind::Server,
-        // Pending trigger events, read-only (failover), too many notifications.
-        "55006" | "25006" | "54000" => Kind::Transient,
-        "57014" => Kind::Terminal,
+        // Disk, lock table and memory, connections.
+        code if code.starts_with("53") => Kind::Server,
+        // Pending trigger events, read-only (failover), the session timed out while it was cut off.
+        "55006" | "25006" | "25P03" => Kind::Transient,
+        // The queue of notifications is full; every other limit is the file's or the data's.
+        "54000" if message.contains("NOTIFY") => Kind::Transient,
+        // An administrator cancelled it. Our own statement_timeout has other words.
+        "57014" if message.contains("user request") => Kind::Unknown,
+        "57014" | "55P04" => Kind::Terminal,
         // CREATE SCHEMA and friends race on catalog indexes: the loser sees a duplicate key there.
-        "23505" if schema == Some("pg_catalog") => Kind::Transient,
+        "23505" if schema == Some("pg_catalog") => Kind::Conflict,
         // A sweep noted the tenant for the first time just when its files were recorded.
         "23505" if schema == Some("tenantd") => Kind::Raced,
-        "XX000" if message.contains("concurrently") => Kind::Transient,
+        "XX000" if message.contains("concurrently") => Kind::Conflict,
         _ => match &code[..2] {
-            "08" | "40" => Kind::Transient,
+            "08" => Kind::Transient,
+            "40" => Kind::Conflict,
             "57" if code.starts_with("57P0") => Kind::Transient,
             // Data, constraint, syntax, missing or duplicate object, wrong object state, limits; too many
             // rows, cursors, COMMIT in a procedure, errors of routines.
-            "22" | "23" | "42" | "0A" | "2B" | "3F" | "25" | "44" | "P0" | "21" | "24" | "27"
-            | "2D" | "2F" | "34" | "38" | "39" => Kind::Terminal,
+            "22" | "23" | "42" | "54" | "0A" | "2B" | "3F" | "25" | "44" | "P0" | "21" | "24"
+            | "27" | "2D" | "2F" | "34" | "38" | "39" => Kind::Terminal,
             _ => Kind::Unknown,
         },
     }
@@ -75,14 +86,57 @@ pub struct Disposition {
     pub retry_in: Option<Duration>,
 }
 
-/// The reaction to `kind` for a tenant that had `attempts` in `before`.
-pub fn decide(kind: Kind, before: State, attempts: u32, retry: &Retry) -> Disposition {
+/// How a tenant failed before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Before {
+    /// Its state.
+    pub state: State,
+    /// The kind of its last failure.
+    pub kind: Kind,
+    /// Attempts that ended so.
+    pub attempts: u32,
+}
+
+impl Before {
+    /// What the ledger says of a tenant.
+    pub fn of(tenant: &Tenant) -> Self {
+        let error = tenant.error.as_deref().unwrap_or_default();
+        let kind = match tenant.sqlstate.as_deref() {
+            Some(code) => classify(code, error, None),
+            None => Kind::Transient,
+        };
+        Self {
+            state: tenant.state,
+            kind,
+            attempts: tenant.attempts,
+        }
+    }
+}
+
+/// How often the loser of a conflict tries again at once.
+const AT_ONCE: u32 = 3;
+/// Long enough for the winner to be done, and not the same for two losers.
+const SHORTLY: Retry = Retry {
+    attempts: 0,
+    initial: Duration::from_millis(50),
+    max: Duration::from_millis(250),
+};
+
+/// The reaction to `kind` for a tenant that failed so before. Another kind of failure starts a new count:
+/// an hour without the server uses up no attempt of a file.
+pub fn decide(kind: Kind, before: Before, retry: &Retry) -> Disposition {
     let state = match kind {
         Kind::Blocked => State::Blocked,
         Kind::Terminal => State::Quarantined,
-        Kind::Raced | Kind::Transient | Kind::Server | Kind::Unknown => State::Failed,
+        Kind::Raced | Kind::Conflict | Kind::Transient | Kind::Server | Kind::Unknown => {
+            State::Failed
+        }
     };
-    let attempts = if state == before { attempts + 1 } else { 1 };
+    let attempts = if (state, kind) == (before.state, before.kind) {
+        before.attempts + 1
+    } else {
+        1
+    };
     if kind == Kind::Unknown && attempts >= retry.attempts {
         return Disposition {
             state: State::Quarantined,
@@ -90,7 +144,11 @@ pub fn decide(kind: Kind, before: State, attempts: u32, retry: &Retry) -> Dispos
             retry_in: None,
         };
     }
-    let retry_in = (state != State::Quarantined).then(|| backoff(retry, attempts));
+    let retry_in = (state != State::Quarantined).then(|| match kind {
+        Kind::Conflict if attempts <= AT_ONCE => backoff(&SHORTLY, attempts),
+        Kind::Conflict => backoff(retry, attempts - AT_ONCE),
+        _ => backoff(retry, attempts),
+    });
     Disposition {
         state,
         attempts,
@@ -126,6 +184,14 @@ mod tests {
         max: Duration::from_secs(600),
     };
 
+    fn before(state: State, kind: Kind, attempts: u32) -> Before {
+        Before {
+            state,
+            kind,
+            attempts,
+        }
+    }
+
     #[test]
     fn each_sqlstate_has_one_reaction() {
         for (code, message, schema, expected) in [
@@ -136,7 +202,25 @@ mod tests {
                 None,
                 Kind::Blocked,
             ),
-            ("40P01", "deadlock detected", None, Kind::Transient),
+            ("40P01", "deadlock detected", None, Kind::Conflict),
+            ("40001", "could not serialize", None, Kind::Conflict),
+            ("08006", "connection failure", None, Kind::Transient),
+            ("55006", "pending trigger events", None, Kind::Transient),
+            ("25006", "in a read-only transaction", None, Kind::Transient),
+            (
+                "57014",
+                "canceling statement due to user request",
+                None,
+                Kind::Unknown,
+            ),
+            (
+                "54000",
+                "too many notifications in the NOTIFY queue",
+                None,
+                Kind::Transient,
+            ),
+            ("54000", "index row size 3000 exceeds", None, Kind::Terminal),
+            ("58P01", "could not access file", None, Kind::Unknown),
             ("57P01", "terminating connection", None, Kind::Transient),
             (
                 "57014",
@@ -144,14 +228,9 @@ mod tests {
                 None,
                 Kind::Terminal,
             ),
-            ("XX000", "tuple concurrently updated", None, Kind::Transient),
+            ("XX000", "tuple concurrently updated", None, Kind::Conflict),
             ("XX000", "unexpected chunk", None, Kind::Unknown),
-            (
-                "23505",
-                "duplicate key",
-                Some("pg_catalog"),
-                Kind::Transient,
-            ),
+            ("23505", "duplicate key", Some("pg_catalog"), Kind::Conflict),
             ("23505", "duplicate key", Some("tenantd"), Kind::Raced),
             ("23505", "duplicate key", Some("tenant_1"), Kind::Terminal),
             ("42601", "syntax error", None, Kind::Terminal),
@@ -175,30 +254,48 @@ mod tests {
 
     #[test]
     fn terminal_errors_quarantine_at_once_and_transient_ones_never() {
-        let terminal = decide(Kind::Terminal, State::Behind, 0, &RETRY);
+        let terminal = decide(
+            Kind::Terminal,
+            before(State::Behind, Kind::Transient, 0),
+            &RETRY,
+        );
         assert_eq!(
             (terminal.state, terminal.retry_in),
             (State::Quarantined, None)
         );
-        let transient = decide(Kind::Transient, State::Failed, 1000, &RETRY);
+        let many = before(State::Failed, Kind::Transient, 1000);
+        let transient = decide(Kind::Transient, many, &RETRY);
         assert_eq!((transient.state, transient.attempts), (State::Failed, 1001));
         assert!(transient.retry_in.unwrap() <= RETRY.max);
     }
 
     #[test]
     fn unknown_errors_quarantine_after_the_configured_attempts() {
-        assert_eq!(
-            decide(Kind::Unknown, State::Failed, 3, &RETRY).state,
-            State::Failed
+        let after = |before| decide(Kind::Unknown, before, &RETRY);
+        let unknown = |attempts| before(State::Failed, Kind::Unknown, attempts);
+        assert_eq!(after(unknown(3)).state, State::Failed);
+        assert_eq!(after(unknown(4)).state, State::Quarantined);
+        for other in [
+            before(State::Blocked, Kind::Blocked, 9),
+            before(State::Failed, Kind::Transient, 9),
+        ] {
+            assert_eq!(after(other).attempts, 1, "another kind of trouble");
+        }
+    }
+
+    #[test]
+    fn the_loser_of_a_conflict_tries_three_times_at_once_and_then_waits() {
+        let waits = [0, 1, 2, 3, 4].map(|attempts| {
+            let before = before(State::Failed, Kind::Conflict, attempts);
+            decide(Kind::Conflict, before, &RETRY).retry_in.unwrap()
+        });
+        assert!(
+            waits[..3].iter().all(|wait| *wait <= SHORTLY.max),
+            "{waits:?}"
         );
-        assert_eq!(
-            decide(Kind::Unknown, State::Failed, 4, &RETRY).state,
-            State::Quarantined
-        );
-        assert_eq!(
-            decide(Kind::Unknown, State::Blocked, 9, &RETRY).attempts,
-            1,
-            "another kind of trouble"
+        assert!(
+            waits[3] >= RETRY.initial && waits[4] >= 2 * RETRY.initial,
+            "{waits:?}"
         );
     }
 

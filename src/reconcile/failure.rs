@@ -7,6 +7,7 @@ use tracing::{debug, error, warn};
 
 use super::{
     apply::ApplyError,
+    brake,
     disposition::{self, Disposition, Kind},
     reconciler::{Loaded, Outcome},
     watch,
@@ -57,6 +58,10 @@ impl Failed<'_> {
             // A concurrent build waits for others under its own deadline: 57014, but no fault of the file's.
             kind = Kind::Blocked;
         }
+        if seen.held.is_some() && kind == Kind::Unknown {
+            // It was us who cancelled it.
+            kind = Kind::Terminal;
+        }
         if kind == Kind::Raced {
             outcome.kind = ReconcileOutcome::Busy;
             outcome.retry_in = Some(BUSY_RETRY);
@@ -64,11 +69,17 @@ impl Failed<'_> {
             debug!(tenant.schema = tenant.schema, "{}", explain(&error.source));
             return Ok(());
         }
+        if kind == Kind::Server {
+            outcome.kind = ReconcileOutcome::Failed;
+            outcome.trouble = brake::reason_of(&error.source);
+            outcome.message = Some(describe(release, tenant, &error, &seen));
+            return Ok(());
+        }
         let Disposition {
             state,
             attempts,
             retry_in,
-        } = disposition::decide(kind, tenant.state, tenant.attempts, retry);
+        } = disposition::decide(kind, disposition::Before::of(tenant), retry);
         let text = describe(release, tenant, &error, &seen);
         let sqlstate = error.source.code().map(SqlState::code);
         let version = error

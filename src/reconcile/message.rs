@@ -28,6 +28,10 @@ const BEFORE: &str = "DECLARE tenantd_before NO SCROLL CURSOR FOR \
      WHERE l.pid = pg_catalog.pg_backend_pid() AND l.locktype = 'relation' AND l.mode = 'AccessExclusiveLock' \
      AND n.nspname NOT IN ('pg_toast', 'pg_catalog')";
 
+/// Class of the shared advisory lock that tells the watch which file a transaction runs: what a session has
+/// set is seen by nobody else, a lock by all, and at once.
+pub(super) const RUNNING: i32 = 0x7464;
+
 /// How files are run, for all tenants alike.
 #[derive(Debug, Clone)]
 pub struct Settings {
@@ -233,11 +237,13 @@ impl Message {
                  SELECT pg_catalog.set_config('search_path', {path}, true), \
                  pg_catalog.set_config('lock_timeout', '{lock}ms', true), \
                  pg_catalog.set_config('statement_timeout', '{statement}ms', true), \
-                 pg_catalog.set_config('standard_conforming_strings', 'on', true){deadlock}; \
+                 pg_catalog.set_config('standard_conforming_strings', 'on', true), \
+                 pg_catalog.pg_try_advisory_xact_lock_shared({RUNNING}, {first}){deadlock}; \
                  SELECT tenantd.guard({id}, {name}, {digest}, {namespace}, pg_catalog.current_schema())",
                 path = Literal(&work.search_path()),
                 lock = work.envelope.lock_timeout.as_millis(),
                 statement = work.statement_timeout(files),
+                first = files.first().map_or(0, |file| file.ordinal),
                 id = Literal(&work.tenant.id),
                 name = Literal(&work.tenant.schema),
                 digest = Nullable(digest),

@@ -1,6 +1,7 @@
 //! Bringing one tenant to head: which is next, what to do, doing it, and what a failure means.
 
 pub mod apply;
+pub mod brake;
 pub mod breaker;
 pub mod disposition;
 mod failure;

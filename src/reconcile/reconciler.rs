@@ -10,8 +10,8 @@ use tokio_postgres::{error::SqlState, types::Type};
 use tracing::{debug, info, warn};
 
 use super::{
-    breaker::Tally, disposition, failure::Failed, message::Envelope, queue::Reason, runner::Runner,
-    running::Running, watch,
+    brake::BrakeReason, breaker::Tally, disposition, failure::Failed, message::Envelope,
+    queue::Reason, runner::Runner, running::Running, watch,
 };
 use crate::{
     config::{LostPolicy, Retry},
@@ -90,6 +90,8 @@ pub struct Outcome {
     pub message: Option<String>,
     /// When to look again.
     pub retry_in: Option<Duration>,
+    /// It failed because the server is in trouble; the ledger was not told.
+    pub trouble: Option<BrakeReason>,
     /// Its failure stopped a version for the whole fleet.
     pub tripped: bool,
     /// How long it took.
@@ -202,6 +204,7 @@ impl Reconciler {
             version: tenant.version.clone(),
             message,
             retry_in: None,
+            trouble: None,
             tripped: false,
             took: start.elapsed(),
             tenant: Some(tenant.clone()),
@@ -293,18 +296,16 @@ impl Reconciler {
         failpoint::pass("reconcile.planned").await?;
         let before = tenant.ordinal.unwrap_or(0);
         let outside = plan.steps.iter().any(Step::is_outside);
-        let (connection, backend) = match &self.direct {
+        let connection = match &self.direct {
             Some(direct) if outside => {
                 drop(connection);
-                let connection = direct.get().await?;
-                let backend = pid(&connection).await?;
-                (connection, backend)
+                direct.get().await?
             }
-            _ => (connection, tenant.backend),
+            _ => connection,
         };
         let mut seen = watch::Seen::default();
         let connection = Held::new(connection);
-        let running = self.running.enter(backend, connection.cancel_token());
+        let running = self.running.enter(&tenant.schema, connection.cancel_token());
         let result = {
             let applying = self
                 .runner
@@ -312,10 +313,10 @@ impl Reconciler {
             let watched = tenant.has_tables || tenant.attempts > 0;
             if watched && !failpoint::off("reconcile.watch") {
                 let cancel = connection.cancel_token();
-                let max_hold = self.max_hold(release, &plan);
+                let max_hold = |first| self.max_hold(release, &plan, first);
                 tokio::select! {
                     result = applying => result,
-                    () = watch::watch(&self.pool, backend, cancel, max_hold, &mut seen) => {
+                    () = watch::watch(&self.pool, &tenant.schema, cancel, max_hold, &mut seen) => {
                         unreachable!("it watches until it is dropped")
                     }
                 }
@@ -331,6 +332,7 @@ impl Reconciler {
             version: Some(release.head().version.clone()),
             message: None,
             retry_in: None,
+            trouble: None,
             tripped: false,
             took: start.elapsed(),
             tenant: None,
@@ -381,23 +383,22 @@ impl Reconciler {
         Ok(outcome)
     }
 
-    /// The longest hold that any file of the plan may take.
-    fn max_hold(&self, release: &Release, plan: &Plan) -> Duration {
-        plan.files(release.set.files())
+    /// How long the transaction that begins with this file may hold a lock; where it is not known, as long as
+    /// any file of the plan.
+    fn max_hold(&self, release: &Release, plan: &Plan, first: Option<usize>) -> Duration {
+        let of = |step: &&Step| {
+            let first_of_it = step.files(release.set.files()).first();
+            first.is_none() || first_of_it.map(|file| file.ordinal) == first
+        };
+        plan.steps
+            .iter()
+            .filter(of)
+            .flat_map(|step| step.files(release.set.files()))
             .filter_map(|file| file.markers.max_hold)
             .max()
             .unwrap_or(self.limits.max_hold)
             .max(self.limits.max_hold)
     }
-}
-
-/// The server process of a connection.
-async fn pid(connection: &Connection) -> Result<i32> {
-    let rows = connection
-        .query_typed("SELECT pg_catalog.pg_backend_pid()", &[])
-        .await
-        .during("ask for the server process")?;
-    Ok(rows[0].get(0))
 }
 
 /// A connection that has served many tenants, or that a cancel is on its way to, is replaced.
@@ -436,6 +437,7 @@ impl Outcome {
             version: None,
             message: None,
             retry_in: None,
+            trouble: None,
             tripped: false,
             took: start.elapsed(),
         }

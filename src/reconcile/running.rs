@@ -17,27 +17,28 @@ use crate::pg::tls::Tls;
 /// A cancel is a connection of its own; a server that does not take it gets no second one.
 const CANCEL: Duration = Duration::from_secs(1);
 
-/// The applies that run, by the process id of their session.
+/// The applies that run, by their schema.
 #[derive(Default)]
 pub(super) struct Running {
-    sessions: Arc<Mutex<HashMap<i32, CancelToken>>>,
+    sessions: Arc<Mutex<HashMap<String, CancelToken>>>,
     ended: AtomicBool,
 }
 
 /// An apply that runs; no longer when dropped.
 pub(super) struct Entry {
-    sessions: Arc<Mutex<HashMap<i32, CancelToken>>>,
-    backend: i32,
+    sessions: Arc<Mutex<HashMap<String, CancelToken>>>,
+    schema: String,
 }
 
 impl Running {
     /// Notes an apply.
-    pub(super) fn enter(&self, backend: i32, cancel: CancelToken) -> Entry {
+    pub(super) fn enter(&self, schema: &str, cancel: CancelToken) -> Entry {
         let entry = Entry {
             sessions: Arc::clone(&self.sessions),
-            backend,
+            schema: schema.to_owned(),
         };
-        with(&self.sessions, |sessions| sessions.insert(backend, cancel));
+        let key = entry.schema.clone();
+        with(&self.sessions, |sessions| sessions.insert(key, cancel));
         entry
     }
 
@@ -67,13 +68,13 @@ impl Running {
 
 impl Drop for Entry {
     fn drop(&mut self) {
-        with(&self.sessions, |sessions| sessions.remove(&self.backend));
+        with(&self.sessions, |sessions| sessions.remove(&self.schema));
     }
 }
 
 fn with<T>(
-    sessions: &Mutex<HashMap<i32, CancelToken>>,
-    change: impl FnOnce(&mut HashMap<i32, CancelToken>) -> T,
+    sessions: &Mutex<HashMap<String, CancelToken>>,
+    change: impl FnOnce(&mut HashMap<String, CancelToken>) -> T,
 ) -> T {
     change(
         &mut sessions

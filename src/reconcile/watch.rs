@@ -8,6 +8,7 @@ use std::time::Duration;
 use tokio::time::{Instant, interval_at, timeout};
 use tokio_postgres::{CancelToken, types::Type};
 
+use super::message::RUNNING;
 use crate::pg::Pool;
 
 /// The first look; most applies are over by then. Well inside the shortest lock timeout.
@@ -25,31 +26,32 @@ pub struct Seen {
     pub held: Option<Duration>,
 }
 
-/// Watches the session `pid` until dropped; cancels it once `max_hold` is over.
+/// Watches the session that works on `schema` until dropped; cancels it once it holds a lock for too long. `max_hold` knows how
+/// long that is for the transaction that begins with this file (ordinal), where one can be seen.
 pub async fn watch(
     pool: &Pool,
-    pid: i32,
+    schema: &str,
     cancel: CancelToken,
-    max_hold: Duration,
+    max_hold: impl Fn(Option<usize>) -> Duration,
     seen: &mut Seen,
 ) {
     let mut looks = interval_at(Instant::now() + FIRST, EVERY);
     let mut holding: Option<(Option<String>, Instant)> = None;
     loop {
         looks.tick().await;
-        let Ok(Some((blocker, holds))) = timeout(EVERY * 10, look(pool, pid)).await else {
+        let Ok(Some(look)) = timeout(EVERY * 10, look(pool, schema)).await else {
             continue;
         };
-        if blocker.is_some() {
-            seen.blocker = blocker;
+        if look.blocker.is_some() {
+            seen.blocker = look.blocker;
         }
         // Locks end with their transaction: the next file's start a count of their own.
-        holding = holds.map(|transaction| match holding.take() {
-            Some((same, since)) if same == transaction => (same, since),
-            _ => (transaction, Instant::now()),
+        holding = look.holds.then(|| match holding.take() {
+            Some((same, since)) if same == look.transaction => (same, since),
+            _ => (look.transaction, Instant::now()),
         });
         if let Some((_, since)) = &holding
-            && since.elapsed() >= max_hold
+            && since.elapsed() >= max_hold(look.file)
         {
             seen.cancelling = true;
             if let Ok(Ok(())) = timeout(EVERY * 10, cancel.cancel_query(pool.tls())).await {
@@ -59,25 +61,33 @@ pub async fn watch(
     }
 }
 
-/// The blocker in words, and the transaction (by its start) that holds a strong lock on a table that exists
-/// outside of it: those are the ones this session sees in pg_class.
-async fn look(pool: &Pool, pid: i32) -> Option<(Option<String>, Option<Option<String>>)> {
+struct Look {
+    /// Who blocks the session, in words.
+    blocker: Option<String>,
+    /// Whether it holds a strong lock on a table that exists outside of its transaction: those are the ones
+    /// that this session sees in pg_class.
+    holds: bool,
+    /// The transaction, by its start.
+    transaction: Option<String>,
+    /// The file that the transaction begins with.
+    file: Option<usize>,
+}
+
+async fn look(pool: &Pool, schema: &str) -> Option<Look> {
     let client = pool.get().await.ok()?;
     let rows = client
         .query_typed(
-            "SELECT (SELECT pg_catalog.format('process %s (%s, user %s), in a transaction since %s', a.pid,
-                         coalesce(nullif(a.application_name, ''), 'unnamed'), a.usename,
-                         coalesce(pg_catalog.date_trunc('milliseconds', a.xact_start)::text, 'an unknown time'))
-                     FROM pg_catalog.pg_stat_activity a
-                     WHERE a.pid = ANY (pg_catalog.pg_blocking_pids($1)) ORDER BY a.xact_start LIMIT 1),
-                    EXISTS (SELECT FROM pg_catalog.pg_locks l JOIN pg_catalog.pg_class c ON c.oid = l.relation
-                            WHERE l.pid = $1 AND l.granted AND l.locktype = 'relation' AND c.relkind IN ('r', 'p', 'm')
-                              AND l.mode IN ('ShareLock', 'ShareRowExclusiveLock', 'ExclusiveLock', 'AccessExclusiveLock')),
-                    (SELECT a.xact_start::text FROM pg_catalog.pg_stat_activity a WHERE a.pid = $1)",
-            &[(&pid, Type::INT4)],
+            include_str!("watch.sql"),
+            &[(&schema, Type::TEXT), (&RUNNING, Type::INT4)],
         )
         .await
         .ok()?;
     let row = rows.first()?;
-    Some((row.get(0), row.get::<_, bool>(1).then(|| row.get(2))))
+    let file = row.get::<_, Option<i32>>(3);
+    Some(Look {
+        blocker: row.get(0),
+        holds: row.get(1),
+        transaction: row.get(2),
+        file: file.and_then(|ordinal| usize::try_from(ordinal).ok()),
+    })
 }

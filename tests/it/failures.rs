@@ -148,3 +148,20 @@ async fn an_error_that_nobody_knows_quarantines_after_some_attempts() {
         "3 58030 0003"
     );
 }
+
+#[tokio::test]
+async fn what_an_administrator_cancels_is_tried_again() {
+    let app = App::current("cancelled", 1).await;
+    app.configure("[retry]\ninitial = \"50ms\"\nmax = \"100ms\"");
+    app.migration("0003_sleep.sql", "SELECT pg_sleep(20);");
+    let daemon = app.daemon().await;
+    until("it to be cancelled twice", async || {
+        app.run("SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE query LIKE '%pg_sleep(20)%' AND pid <> pg_backend_pid() AND datname = current_database()")
+            .await;
+        let attempts = app.ask("SELECT attempts FROM tenantd.tenant").await;
+        (attempts.parse::<u32>().unwrap() >= 2, daemon.log())
+    })
+    .await;
+    assert_eq!(app.state("1").await, "failed 0002");
+    assert!(app.error("1").contains("due to user request"));
+}

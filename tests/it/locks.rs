@@ -153,6 +153,63 @@ async fn a_file_that_holds_a_lock_too_long_is_cancelled_unless_its_marker_allows
 }
 
 #[tokio::test]
+async fn the_marker_of_one_file_does_not_allow_another_to_hold_on() {
+    let app = App::current("max_hold_each", 1).await;
+    app.configure("[locks]\nmax_hold = \"300ms\"");
+    app.migration(
+        "0003_marked.sql",
+        "-- tenantd: max_hold=30s\nALTER TABLE items ADD COLUMN a int;\nSELECT pg_sleep(0.6);",
+    );
+    app.migration(
+        "0004_slow.sql",
+        "ALTER TABLE items ADD COLUMN b int;\nSELECT pg_sleep(10);",
+    );
+    let ran = app.tenantd(&["migrate", "1"]);
+    assert_eq!(ran.code, 4, "{ran:?}");
+    assert_eq!(app.state("1").await, "quarantined 0003");
+    let error = app.error("1");
+    assert!(
+        error.contains("0004_slow.sql:2: ") && error.contains("-- tenantd: max_hold="),
+        "{error}"
+    );
+}
+
+#[tokio::test]
+async fn who_blocks_is_named_although_the_role_may_not_see_since_when() {
+    let app = App::current("blocked_ordinary", 1).await;
+    let role = format!("ordinary_{}", app.db.name);
+    app.run(&format!("CREATE ROLE {role} LOGIN")).await;
+    app.run(&format!("GRANT USAGE, CREATE ON SCHEMA tenant_1 TO {role}; ALTER TABLE tenant_1.items OWNER TO {role}; ALTER SCHEMA tenant_1 OWNER TO {role}"))
+        .await;
+    app.tenantd(&["install", "--role", &role]).ok();
+    app.connect_as(&role);
+    app.migration("0003_note.sql", "ALTER TABLE items ADD COLUMN note text;");
+    let holder = app.db.connect().await;
+    holder
+        .batch_execute("SET application_name = 'shop'; BEGIN; SELECT count(*) FROM tenant_1.items")
+        .await
+        .unwrap();
+    let pid: i32 = holder
+        .query_one("SELECT pg_backend_pid()", &[])
+        .await
+        .unwrap()
+        .get(0);
+    let blocked = |when: &str| {
+        let ran = app.tenantd(&["migrate", "1"]);
+        let text =
+            format!("waited for process {pid} (shop, user postgres), in a transaction {when}");
+        assert!(ran.stdout.contains(&text), "{ran:?}");
+    };
+    blocked("of unknown age (GRANT pg_read_all_stats shows it)");
+    app.run(&format!("GRANT pg_read_all_stats TO {role}")).await;
+    blocked("for 00:00:");
+    holder.batch_execute("COMMIT").await.unwrap();
+    app.tenantd(&["migrate", "1"]).ok();
+    app.run(&format!("DROP OWNED BY {role} CASCADE; DROP ROLE {role}"))
+        .await;
+}
+
+#[tokio::test]
 async fn a_migration_of_another_session_is_waited_for_and_not_repeated() {
     let app = App::current("busy", 1).await;
     app.migration("0003_tags.sql", "CREATE TABLE tags (id bigint)");

@@ -2,6 +2,7 @@
 
 mod apply;
 mod bad_input;
+mod brake;
 mod breaker;
 mod commands;
 mod crash;
@@ -14,6 +15,7 @@ mod http;
 mod install;
 mod layers;
 mod locks;
+mod messages;
 mod outside;
 mod passwords;
 mod polling;

@@ -105,8 +105,9 @@ pub const FAULTS: &[Fault] = &[
         "the daemon waits for it", "", &[
         "http::a_daemon_that_starts_before_its_database_waits_for_it",]),
     fault(20, "No connection left (53300)",
-        "it waits calmly, the listener keeps its connection, nobody is quarantined", "", &[
-        "faults::connections::a_daemon_without_free_connections_waits_calmly_and_goes_on",]),
+        "fewer workers work, the listener keeps its connection; with none left, all wait and go on by themselves", "", &[
+        "faults::connections::a_daemon_without_free_connections_waits_calmly_and_goes_on",
+        "brake::with_three_connections_fewer_workers_work_and_the_listener_keeps_its_own",]),
     fault(21, "The handshake hangs",
         "given up after 5 s, at the start and while running, and tried again", "", &[
         "faults::connections::slow::a_handshake_that_hangs_is_given_up_after_five_seconds",]),
@@ -130,14 +131,17 @@ pub const FAULTS: &[Fault] = &[
         "pooler::a_file_that_fails_behind_a_pooler_leaves_nothing_for_the_next_tenant",
         "pooler::who_is_in_the_way_is_seen_through_a_pooler",]),
     fault(28, "The disk is full (53100)",
-        "nobody quarantined; all goes on by itself when there is room", "", &[
-        "faults::connections::slow::a_full_disk_stops_work_and_quarantines_nobody",]),
+        "the workers wait, one tenant tries, no attempt is counted, work goes on by itself", "", &[
+        "faults::connections::slow::a_full_disk_stops_work_and_quarantines_nobody",
+        "brake::a_disk_that_is_really_full_stops_the_workers_until_there_is_room",
+        "brake::a_full_disk_costs_no_tenant_an_attempt_and_work_goes_on_by_itself",]),
     fault(29, "The server's certificate is wrong, or there is none",
         "refused with the reason, and nothing is said in the clear", "", &[
         "tls::a_server_is_believed_only_as_far_as_its_certificate_goes",
         "tls::a_server_without_tls_hears_nothing_but_the_question",]),
     fault(30, "The password is changed while the daemon runs",
-        "", "", &[]),
+        "new connections read the password file again; a refused one is tried every 20 s", "", &[
+        "brake::a_rotated_password_is_read_again_and_a_refused_one_is_not_tried_often",]),
     fault(31, "One shard of three is down",
         "a daemon is not disturbed by the loss of another's server", "one daemon serves one database", &[
         "faults::connections::a_daemon_serves_its_database_while_the_server_of_another_is_down",]),
@@ -155,6 +159,7 @@ pub const FAULTS: &[Fault] = &[
     fault(35, "The application holds a lock for long",
         "the tenant is blocked, names who holds the lock, and the others go on; the application never waits longer than the lock timeout", "", &[
         "locks::a_lock_of_the_applications_blocks_the_tenant_alone_and_names_who_holds_it",
+        "locks::who_blocks_is_named_although_the_role_may_not_see_since_when",
         "faults::execution::the_application_is_served_all_through_a_rollout",]),
     fault(36, "A statement of ten minutes",
         "cancelled, the tenant quarantined with file and line", "", &[
@@ -180,9 +185,13 @@ pub const FAULTS: &[Fault] = &[
         "that tenant is quarantined with file and line, the others go on; of 200 tenants two fail, each is tried once", "", &[
         "failures::one_bad_tenant_is_quarantined_with_file_and_line_and_the_others_go_on",
         "commands::a_failing_tenant_costs_the_others_nothing_and_says_what_to_do",
-        "faults::execution::a_hundredth_of_poisoned_tenants_costs_the_others_nothing",]),
+        "faults::execution::a_hundredth_of_poisoned_tenants_costs_the_others_nothing",
+        "breaker::one_poison_tenant_in_a_hundred_is_tried_once_and_costs_the_others_nothing",]),
     fault(42, "A file fails for every tenant",
-        "", "", &[]),
+        "five tenants and those in flight are reached, with one daemon and with two", "", &[
+        "breaker::a_version_that_fails_everywhere_reaches_five_tenants_and_those_in_flight",
+        "breaker::two_daemons_count_together",
+        "breaker::a_released_version_is_tried_on_those_who_waited",]),
     fault(43, "The set is edited, shortened, reordered",
         "the set is refused or the tenants are modified; the loaded set stays", "", &[
         "states::a_tenant_whose_applied_file_changed_is_modified",
@@ -198,7 +207,8 @@ pub const FAULTS: &[Fault] = &[
         "locks::of_a_deadlock_with_the_application_tenantd_is_the_victim",
         "failures::a_transient_error_is_tried_again_and_never_quarantines",]),
     fault(46, "The lock table is full (53200)",
-        "", "", &[]),
+        "the message names the setting, the workers wait, no attempt is counted", "", &[
+        "brake::a_file_too_big_for_the_lock_table_names_the_setting_and_the_daemon_still_ends_at_once",]),
     fault(47, "A schema or a tenant goes away between event and run",
         "dropped, renamed, its tenant deleted, its owner changed: it is not built again and nothing fails; the schema of a deleted tenant stays", "", &[
         "faults::execution::a_schema_that_goes_away_between_event_and_run_is_not_built_again",
@@ -265,7 +275,8 @@ pub const FAULTS: &[Fault] = &[
         "apply::session_state_that_a_block_leaves_does_not_reach_the_next_tenant",]),
     fault(64, "A file holds a lock for too long",
         "cancelled, quarantined, with the marker to allow it", "", &[
-        "locks::a_file_that_holds_a_lock_too_long_is_cancelled_unless_its_marker_allows_it",]),
+        "locks::a_file_that_holds_a_lock_too_long_is_cancelled_unless_its_marker_allows_it",
+        "locks::the_marker_of_one_file_does_not_allow_another_to_hold_on",]),
     fault(65, "An old snapshot in the way of a concurrent index",
         "the build gives up under its own deadline, names the process, leaves no invalid index", "", &[
         "outside::a_build_that_waits_for_a_long_report_gives_up_names_it_and_leaves_no_invalid_index",]),
