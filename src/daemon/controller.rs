@@ -52,6 +52,7 @@ const SIGN_OFF: Duration = Duration::from_secs(2);
 const HTTP_END: Duration = Duration::from_secs(2);
 /// A reload that waits for the database longer than this has failed.
 const RELOAD: Duration = Duration::from_secs(30);
+const RELOAD_AGAIN: Duration = Duration::from_secs(2);
 /// Who leads is asked before the loops begin; if that takes longer, they begin without.
 const FIRST_BEAT: Duration = Duration::from_secs(2);
 /// How long a `/status` answer is used again.
@@ -336,16 +337,18 @@ async fn attend(
     signals: &mut tokio::sync::mpsc::Receiver<Signal>,
 ) {
     let mut ticks = tokio::time::interval(Duration::from_secs(5));
+    let mut again = false;
     loop {
-        tokio::select! {
+        let load = tokio::select! {
             signal = signals.recv() => match signal {
-                Some(Signal::Reload) => tokio::select! {
-                    () = reload(engine, nudge) => {}
-                    () = stopped(signals) => return,
-                },
-                Some(Signal::Sweep) => nudge.sweep(SweepKind::Full),
+                Some(Signal::Reload) => true,
+                Some(Signal::Sweep) => {
+                    nudge.sweep(SweepKind::Full);
+                    false
+                }
                 Some(Signal::Stop) | None => return,
             },
+            () = sleep(RELOAD_AGAIN), if again => true,
             _ = ticks.tick() => {
                 if health.live().is_ok() {
                     systemd::alive();
@@ -357,13 +360,20 @@ async fn attend(
                     "another daemon leads".to_owned()
                 };
                 systemd::status(&format!("{leads}, {waiting} in the queue, {}", hearing(metrics)));
+                false
             }
+        };
+        if load {
+            again = tokio::select! {
+                again = reload(engine, nudge) => again,
+                () = stopped(signals) => return,
+            };
         }
     }
 }
 
-/// Loads the set again, within bounds.
-async fn reload(engine: &Engine, nudge: &Nudge) {
+/// Loads the set again, within bounds. Whether to try it once more: nobody reloads twice for a server that was away.
+async fn reload(engine: &Engine, nudge: &Nudge) -> bool {
     let loaded = timeout(RELOAD, engine.reload()).await;
     match loaded.unwrap_or_else(|_| {
         Err(Error::Timeout {
@@ -375,8 +385,16 @@ async fn reload(engine: &Engine, nudge: &Nudge) {
             let head = &engine.reconciler.loaded().release.head().version.clone();
             info!("loaded the migration set again: head is {head}");
             nudge.sweep(SweepKind::Head);
+            false
         }
-        Err(error) => error!("the loaded set stays: {error}"),
+        Err(error) if error.will_pass() => {
+            warn!("the loaded set stays for now, tried again in {RELOAD_AGAIN:?}: {error}");
+            true
+        }
+        Err(error) => {
+            error!("the loaded set stays: {error}");
+            false
+        }
     }
 }
 

@@ -168,3 +168,26 @@ async fn sessions_that_the_server_ends_cost_an_attempt_and_nothing_else() {
         "0"
     );
 }
+
+#[tokio::test]
+async fn a_reload_that_loses_its_database_is_tried_again() {
+    let app = App::current("reload", 1).await;
+    let daemon = app.quiet_daemon().await;
+    let other = app.db.connect().await;
+    other
+        .batch_execute("BEGIN; LOCK TABLE tenantd.migration")
+        .await
+        .unwrap();
+    app.migration("0003_tags.sql", "CREATE TABLE tags (id bigint)");
+    daemon.signal("HUP");
+    until("the reload to be under way", async || {
+        let ended = app
+            .ask("SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND application_name LIKE 'tenantd/%' AND datname = current_database()")
+            .await;
+        (ended != "0", daemon.log())
+    })
+    .await;
+    other.batch_execute("ROLLBACK").await.unwrap();
+    app.becomes(&daemon, "1", "current 0003").await;
+    assert!(daemon.log().contains("stays for now"), "{}", daemon.log());
+}
