@@ -220,6 +220,7 @@ impl One<'_> {
     }
 
     /// Drops the invalid indexes that an earlier attempt left behind, unless somebody builds them right now.
+    /// REINDEX leaves copies of the TOAST tables' indexes too, in a schema of the server's.
     async fn drop_leftovers(&self) -> Result<(), ApplyError> {
         let (name, copies) = match self.alone {
             Alone::BuildIndex(name) => (Some(name), false),
@@ -229,9 +230,13 @@ impl One<'_> {
         let rows = self
             .client
             .query_typed(
-                "SELECT c.relname::text FROM pg_catalog.pg_index i JOIN pg_catalog.pg_class c ON c.oid = i.indexrelid
-                 WHERE c.relnamespace = $1 AND NOT i.indisvalid AND c.relkind = 'i'
-                   AND (c.relname = $2::text::name OR $3 AND c.relname::text ~ '_cc(new|old)[0-9]*$')
+                "SELECT c.relnamespace::pg_catalog.regnamespace::text, c.relname::text
+                 FROM pg_catalog.pg_index i JOIN pg_catalog.pg_class c ON c.oid = i.indexrelid
+                 WHERE NOT i.indisvalid AND c.relkind = 'i'
+                   AND (c.relnamespace = $1 AND c.relname = $2::text::name
+                        OR $3 AND c.relname::text ~ '_cc(new|old)[0-9]*$' AND EXISTS (
+                            SELECT FROM pg_catalog.pg_class t
+                            WHERE t.relnamespace = $1 AND i.indrelid IN (t.oid, t.reltoastrelid)))
                    AND NOT EXISTS (SELECT FROM pg_catalog.pg_stat_progress_create_index p WHERE p.index_relid = c.oid)",
                 &[
                     (&self.work.tenant.namespace, Type::OID),
@@ -242,7 +247,8 @@ impl One<'_> {
             .await
             .map_err(ApplyError::without_place)?;
         for row in rows {
-            let drop = format!("DROP INDEX CONCURRENTLY {}", Ident(row.get(0)));
+            let (schema, index): (&str, &str) = (row.get(0), row.get(1));
+            let drop = format!("DROP INDEX CONCURRENTLY {schema}.{}", Ident(index));
             let dropped = session(self.client, &drop).await;
             dropped.map_err(|error| at(error, self.file, self.statement))?;
         }

@@ -96,6 +96,25 @@ async fn a_build_that_was_killed_is_repeated_and_its_remains_are_dropped() {
 }
 
 #[tokio::test]
+async fn the_remains_of_a_reindex_are_dropped_with_those_of_the_toast_table() {
+    let app = App::current("outside", 1).await;
+    let report = report(&app, "SELECT count(*) FROM public.tenants").await;
+    app.migration("0003_again.sql", "REINDEX TABLE CONCURRENTLY items;");
+    let daemon = app.daemon().await;
+    app.answers(INVALID, "2").await;
+    daemon.signal("KILL");
+    app.run(
+        "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity WHERE query LIKE 'REINDEX%' AND datname = current_database()",
+    )
+    .await;
+    assert_eq!(app.ask(INVALID).await, "2", "the killed one left them");
+    report.batch_execute("COMMIT").await.unwrap();
+    let daemon = app.daemon().await;
+    app.becomes(&daemon, "1", "current 0003").await;
+    assert_eq!(app.ask(INVALID).await, "0");
+}
+
+#[tokio::test]
 async fn an_invalid_index_of_that_name_is_never_taken_for_the_work_done() {
     let app = App::current("outside", 1).await;
     app.run("INSERT INTO tenant_1.items VALUES (1, 'x'), (2, 'x')")
