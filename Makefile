@@ -3,10 +3,10 @@ CARGO ?= cargo
 # The PostgreSQL versions of `make test-matrix`
 PG ?= 14 15 16 17 18
 
-.PHONY: help demo test test-matrix faults security bench lint postgres promtool pgbouncer
+.PHONY: help demo test test-matrix faults kill-matrix security bench lint postgres promtool pgbouncer
 
 help: ## List the targets
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
 
 demo: postgres ## Show the main job on a throw-away PostgreSQL (ONCE=1: end by itself)
 	$(CARGO) build --release --bin tenantd --example demo
@@ -25,6 +25,9 @@ test-matrix: postgres promtool pgbouncer ## Run the integration tests on Postgre
 
 security: postgres ## Check what docs/security.md promises, one line a check
 	@CARGO="$(CARGO)" tests/security.sh
+
+kill-matrix: postgres ## Kill daemons and backends 400 times (TENANTD_SEED=n: as that time)
+	$(CARGO) test --test it kill_matrix::slow -- --nocapture
 
 bench: postgres ## Measure against bare SQL on one private cluster, fsync on
 	$(CARGO) bench --bench ratios

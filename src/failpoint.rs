@@ -39,6 +39,14 @@ pub const POINTS: &[(&str, &str)] = &[
     ),
     ("reconcile.looked", "the ledger was read, nothing planned"),
     ("reconcile.planned", "before the message is sent"),
+    (
+        "outside.begun",
+        "before a statement that refuses a transaction; the journal says so",
+    ),
+    (
+        "outside.ended",
+        "after that statement, before the journal hears of it",
+    ),
     ("reconcile.applied", "the server committed, nobody was told"),
     (
         "reconcile.failed",

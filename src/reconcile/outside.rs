@@ -21,6 +21,7 @@ use super::{
     message::{Message, Work},
 };
 use crate::{
+    failpoint,
     migrations::{Alone, Migration, check::Statement},
     pg::ident::{Ident, Literal, Nullable, text_array},
 };
@@ -146,6 +147,7 @@ impl One<'_> {
         }
         self.settings().await?;
         self.drop_leftovers().await?;
+        let _ = failpoint::pass("outside.begun").await;
         let text = &self.file.sql[self.statement.offset..self.statement.end];
         let result = session(self.client, text).await;
         if result.is_err() && self.client.simple_query("").await.is_ok() {
@@ -157,6 +159,7 @@ impl One<'_> {
             .await;
             let _ = self.drop_leftovers().await;
         }
+        let _ = failpoint::pass("outside.ended").await;
         result.map_err(|error| ApplyError {
             alone: true,
             ..at(error, self.file, self.statement)

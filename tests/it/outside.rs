@@ -134,6 +134,62 @@ async fn an_invalid_index_of_that_name_is_never_taken_for_the_work_done() {
 }
 
 #[tokio::test]
+async fn an_index_that_breaks_under_somebody_elses_hands_is_built_anew() {
+    const WAITS: &str = "SELECT count(*) FROM pg_locks l JOIN pg_stat_activity a USING (pid)
+                         WHERE NOT l.granted AND a.query LIKE 'CREATE%CONCURRENTLY%' AND a.datname = current_database()";
+    let app = App::current("outside", 1).await;
+    app.run("INSERT INTO tenant_1.items VALUES (1, 'x'), (2, 'x')")
+        .await;
+    let writer = app.db.connect().await;
+    writer
+        .batch_execute("BEGIN; INSERT INTO tenant_1.items VALUES (3, 'y')")
+        .await
+        .unwrap();
+    let by_hand = app.db.connect().await;
+    let by_hand = tokio::spawn(async move {
+        let build = "CREATE UNIQUE INDEX CONCURRENTLY items_label ON tenant_1.items (label)";
+        by_hand.batch_execute(build).await
+    });
+    app.answers(WAITS, "1").await;
+    app.migration(
+        "0003_label.sql",
+        "CREATE INDEX CONCURRENTLY IF NOT EXISTS items_label ON items (label);",
+    );
+    let daemon = app.daemon().await;
+    // Ours waits for the other, which breaks: the name is taken, by an index that is good for nothing.
+    app.answers(WAITS, "2").await;
+    writer.batch_execute("ROLLBACK").await.unwrap();
+    assert!(by_hand.await.unwrap().is_err());
+    until("it to notice", async || {
+        let stale = daemon.reconciles("sweep", "busy").await;
+        (stale >= 1.0, daemon.log())
+    })
+    .await;
+    app.becomes(&daemon, "1", "current 0003").await;
+    assert_eq!(app.ask(BUILT).await, "1");
+    assert_eq!(app.ask(INVALID).await, "0");
+}
+
+#[tokio::test]
+async fn a_build_that_ended_as_its_daemon_died_is_not_repeated() {
+    let app = App::current("outside", 1).await;
+    app.migration("0003_label.sql", BUILD);
+    app.start_at("outside.ended=abort").ended().await;
+    assert_eq!(app.ask(BUILT).await, "1");
+    let oid = app
+        .ask("SELECT 'tenant_1.items_label'::regclass::oid")
+        .await;
+    let daemon = app.daemon().await;
+    app.becomes(&daemon, "1", "current 0003").await;
+    assert_eq!(
+        app.ask("SELECT 'tenant_1.items_label'::regclass::oid")
+            .await,
+        oid
+    );
+    assert_eq!(app.ask("SELECT count(*) FROM tenantd.outside").await, "0");
+}
+
+#[tokio::test]
 async fn a_unique_build_that_fails_quarantines_and_leaves_nothing_behind() {
     let app = App::current("outside", 2).await;
     app.run("INSERT INTO tenant_1.items VALUES (1, 'x'), (2, 'x')")

@@ -95,6 +95,7 @@ pub const FAULTS: &[Fault] = &[
         "faults::listener::prepared_transactions_insert_tenants_only_without_the_triggers_and_a_sweep_finds_them",]),
     fault(17, "A worker's backend is killed, the server restarts",
         "the server restarts; every tenant is current, nobody quarantined, each file applied once", "", &[
+        "faults::kill_matrix::slow::two_hundred_kills_of_a_daemon_leave_only_work_to_do",
         "faults::connections::a_worker_killed_in_a_file_takes_the_server_down_and_costs_nobody_more_than_time",
         "crash::sessions_that_the_server_ends_cost_an_attempt_and_nothing_else",]),
     fault(18, "The server is away for a while",
@@ -149,12 +150,15 @@ pub const FAULTS: &[Fault] = &[
         "by an hour, forth and back: sweeps neither stop nor race, events work on", "the daemon's clock only: the ledger's times are the database's", &[
         "faults::connections::a_clock_that_jumps_neither_stops_the_sweeps_nor_makes_them_race",]),
     fault(33, "The daemon is killed at each phase",
-        "killed at each boundary between two phases, in a rollout, and while it fills new schemas, it leaves only work to do", "", &[
+        "killed at each boundary between two phases, at 200 random moments, and while it fills new schemas, it leaves only work to do", "", &[
+        "faults::kill_matrix::eight_kills_of_a_daemon_leave_only_work_to_do",
+        "faults::kill_matrix::slow::two_hundred_kills_of_a_daemon_leave_only_work_to_do",
         "faults::execution::slow::a_daemon_killed_at_any_boundary_leaves_only_work_to_do",
         "crash::a_daemon_killed_in_the_middle_of_a_rollout_leaves_only_work_to_do",
         "crash::a_daemon_killed_while_it_fills_new_schemas_leaves_whole_ones_or_none",]),
     fault(34, "A killed daemon's backend works on",
         "the server ends it within its interval of 5 s; until then the next daemon finds the schemas busy, which is no attempt", "", &[
+        "faults::kill_matrix::slow::two_hundred_kills_of_a_daemon_leave_only_work_to_do",
         "faults::execution::slow::the_backend_of_a_killed_daemon_is_waited_for_and_ends_within_seconds",]),
     fault(35, "The application holds a lock for long",
         "the tenant is blocked, names who holds the lock, and the others go on; the application never waits longer than the lock timeout", "", &[
@@ -229,7 +233,8 @@ pub const FAULTS: &[Fault] = &[
         "http::sigterm_ends_a_daemon_that_still_waits_for_its_database",
         "sweep::a_daemon_that_is_told_to_stop_signs_off_and_ends_with_0",]),
     fault(51, "Several daemons",
-        "two apply each file to each tenant once", "", &[
+        "two apply each file to each tenant once; so do three that are killed 200 times", "", &[
+        "faults::kill_matrix::slow::two_hundred_kills_among_three_daemons_leave_only_work_to_do",
         "crash::two_daemons_apply_each_file_to_each_tenant_once",]),
     fault(52, "A daemon is frozen while it holds a tenant",
         "another takes over; nothing is applied twice when it wakes", "", &[

@@ -234,10 +234,11 @@ mod slow {
         for (number, (point, _)) in POINTS.iter().enumerate() {
             let version = format!("{:04}", number * 2 + 3);
             app.counted(&version).await;
-            app.migration(
-                &format!("{:04}_alter.sql", number * 2 + 4),
-                &format!("ALTER TABLE items ADD COLUMN c{version} int;"),
-            );
+            let change = match point.starts_with("outside.") {
+                true => format!("CREATE INDEX CONCURRENTLY c{version} ON items (label);"),
+                false => format!("ALTER TABLE items ADD COLUMN c{version} int;"),
+            };
+            app.migration(&format!("{:04}_change.sql", number * 2 + 4), &change);
             // What follows a failure is passed only after one.
             let holder = app.db.connect().await;
             if [

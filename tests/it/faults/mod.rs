@@ -11,6 +11,7 @@
 mod catalogue;
 mod connections;
 mod execution;
+mod kill_matrix;
 mod lifecycle;
 mod listener;
 mod review;

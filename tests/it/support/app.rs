@@ -118,6 +118,13 @@ impl App {
         fs::write(self.migrations().join(name), sql).unwrap();
     }
 
+    /// The same for a daemon that may read the directory at this moment: the file is there as a whole or not at all.
+    pub fn migration_at_once(&self, name: &str, sql: &str) {
+        let copied = self.dir.join(name);
+        fs::write(&copied, sql).unwrap();
+        fs::rename(copied, self.migrations().join(name)).unwrap();
+    }
+
     /// Removes a migration file.
     pub fn remove_migration(&self, name: &str) {
         fs::remove_file(self.migrations().join(name)).unwrap();

@@ -28,10 +28,9 @@ pub async fn oracles(app: &App, daemon: &Daemon) {
 pub async fn oracles_but(app: &App, daemon: &Daemon, quarantined: &[&str]) {
     all_current(app, daemon, quarantined).await;
     as_built_anew(app, quarantined).await;
-    let invalid = app
-        .ask("SELECT count(*) FROM pg_index WHERE NOT indisvalid")
-        .await;
-    assert_eq!(invalid, "0", "O3: invalid indexes");
+    let invalid =
+        "SELECT string_agg(indexrelid::regclass::text, ', ') FROM pg_index WHERE NOT indisvalid";
+    assert_eq!(app.ask(invalid).await, "-", "O3: invalid indexes");
     applied_once(app).await;
     until("O6: notifications to be drained and no old snapshot", async || {
         let seen = app
@@ -103,6 +102,9 @@ async fn applied_once(app: &App) {
     if app.ask("SELECT to_regclass('public.ran')").await == "-" {
         return;
     }
+    // A fresh schema to compare with is gone, but what its files wrote elsewhere may have been committed.
+    app.run("DELETE FROM public.ran WHERE schema LIKE 'tenantd\\_%'")
+        .await;
     let ran = "SELECT string_agg(concat_ws(' ', file, schema), ', ') FROM (
                    SELECT file, schema FROM public.ran GROUP BY 1, 2 HAVING count(*) <> 1) s";
     let ran = app.ask(ran).await;
