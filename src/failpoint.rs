@@ -76,6 +76,17 @@ pub const DETECTORS: &[(&str, &str)] = &[
         "a lock that is held or waited for too long",
     ),
     ("sweep.timer", "what no event told of"),
+    ("census.lost", "that tables which we made are gone"),
+    ("apply.lock-timeout", "that a lock is not to be had"),
+    (
+        "apply.deadlock-timeout",
+        "a deadlock, before the application notices it",
+    ),
+    (
+        "outside.leftovers",
+        "the invalid index of a build that broke",
+    ),
+    ("pool.client-check", "to the server: that its client died"),
 ];
 
 #[derive(Debug, Clone, PartialEq)]

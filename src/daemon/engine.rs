@@ -11,6 +11,7 @@ use tokio_postgres::Client;
 use crate::{
     config::{Config, Secret},
     error::{During, Result},
+    failpoint,
     fleet::{
         Registry, Release, control,
         instances::{self, Instance},
@@ -130,7 +131,8 @@ impl Engine {
             role: config.migrations.role.clone(),
             search_path: config.migrations.search_path.clone(),
             statement_timeout: config.locks.statement_timeout,
-            yields_deadlocks: may_set_deadlock_timeout(&client).await?,
+            yields_deadlocks: may_set_deadlock_timeout(&client).await?
+                && !failpoint::off("apply.deadlock-timeout"),
             instance: instance.clone(),
         };
         let outdone = match purpose {

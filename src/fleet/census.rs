@@ -15,10 +15,12 @@ use super::{
 };
 use crate::{
     error::{During, Error, Result},
+    failpoint,
     migrations::{Migration, MigrationSet},
 };
 
 const CENSUS: &str = include_str!("census.sql");
+const LOST: &str = "WHEN NOT has_tables THEN 'lost'";
 /// Tenants a listing reads at a time.
 const LIST_PAGE: u32 = 1000;
 const HEAD_CHECK: &str = include_str!("head_check.sql");
@@ -307,7 +309,10 @@ impl Census {
         tail: &str,
         five: &[&str],
     ) -> Result<Vec<Row>, tokio_postgres::Error> {
-        let sql = self.registry.render(CENSUS, scope) + tail;
+        let mut sql = self.registry.render(CENSUS, scope) + tail;
+        if failpoint::off("census.lost") {
+            sql = sql.replace(LOST, "");
+        }
         let params: [(&(dyn ToSql + Sync), Type); 5] = [
             (&self.head, Type::TEXT),
             (&self.digests, Type::TEXT_ARRAY),

@@ -19,7 +19,10 @@ use super::{
     primary::{self, Seen},
     tls::Tls,
 };
-use crate::error::{Error, Result, asks_for_password, explain};
+use crate::{
+    error::{Error, Result, asks_for_password, explain},
+    failpoint,
+};
 
 const WAIT: Duration = Duration::from_secs(10);
 /// For the look at a new connection's server.
@@ -40,6 +43,7 @@ const REFUSED: Duration = Duration::from_secs(20);
 /// what a dead client left behind. A pooler that takes no options does that itself.
 const SESSION: &str =
     "-c jit=off -c idle_in_transaction_session_timeout=30s -c client_connection_check_interval=5s";
+const UNCHECKED: &str = "-c jit=off -c idle_in_transaction_session_timeout=30s";
 
 /// A connection on loan; it goes back when dropped.
 pub type Connection = Object;
@@ -86,12 +90,16 @@ impl Pool {
         let mut options = config
             .get_options()
             .map_or_else(String::new, |own| format!("{own} "));
-        options.push_str(SESSION);
+        let session = match failpoint::off("pool.client-check") {
+            true => UNCHECKED,
+            false => SESSION,
+        };
+        options.push_str(session);
         for (key, value) in settings {
             options.push_str(&format!(" -c {key}={}", escape_option(value)));
         }
         // What the operator asked for is never left out.
-        let bare = (options == SESSION).then_some(plain);
+        let bare = (options == session).then_some(plain);
         config.options(options);
         let manager = Manager::from_connect(
             config,

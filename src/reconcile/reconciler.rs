@@ -289,8 +289,12 @@ impl Reconciler {
     ) -> Result<Outcome> {
         let release = &loaded.release;
         let plan = self.runner.plan(release, &tenant);
+        let mut lock_timeout = disposition::lock_timeout(self.limits.lock_timeout, tenant.attempts);
+        if failpoint::off("apply.lock-timeout") {
+            lock_timeout = Duration::ZERO;
+        }
         let envelope = Envelope {
-            lock_timeout: disposition::lock_timeout(self.limits.lock_timeout, tenant.attempts),
+            lock_timeout,
             notify: reason.is_event(),
         };
         failpoint::pass("reconcile.planned").await?;

@@ -10,7 +10,7 @@ async fn sqlstate(app: &App, tenant: &str) -> String {
 }
 
 #[tokio::test]
-async fn a_file_that_works_outside_its_schema_is_refused_and_leaves_nothing() {
+pub(crate) async fn a_file_that_works_outside_its_schema_is_refused_and_leaves_nothing() {
     for (hint, sql) in [
         ("table", "CREATE TABLE public.stray (id bigint)"),
         ("altered", "ALTER TABLE public.logins ADD COLUMN stray int"),
@@ -72,7 +72,7 @@ async fn a_block_may_do_in_its_own_schema_what_it_likes() {
 }
 
 #[tokio::test]
-async fn a_file_that_leaves_its_search_path_or_role_is_refused() {
+pub(crate) async fn a_file_that_leaves_its_search_path_or_role_is_refused() {
     for (hint, sql) in [
         ("path", "SET search_path = public"),
         ("local_path", "SET LOCAL search_path = public"),

@@ -3,7 +3,7 @@
 use crate::support::{App, until};
 
 #[tokio::test]
-async fn an_inserted_tenant_gets_its_schema_and_the_application_hears_of_it() {
+pub(crate) async fn an_inserted_tenant_gets_its_schema_and_the_application_hears_of_it() {
     let app = App::new("insert").await;
     let daemon = app.quiet_daemon().await;
     let mut heard = app.listen("tenant_ready").await;
@@ -93,7 +93,7 @@ async fn whoever_asks_for_a_current_tenant_is_answered_too() {
 }
 
 #[tokio::test]
-async fn a_login_to_a_current_tenant_notifies_nobody() {
+pub(crate) async fn a_login_to_a_current_tenant_notifies_nobody() {
     let app = App::new("silent").await;
     let daemon = app.quiet_daemon().await;
     app.tenant(1).await;

@@ -16,7 +16,17 @@ const MAY_USE: [(&str, &[&str]); 9] = [
     ("failpoint", &["error"]),
     ("pg", &["config", "error", "failpoint", "metrics"]),
     ("migrations", &["config", "error", "metrics", "pg"]),
-    ("fleet", &["config", "error", "metrics", "pg", "migrations"]),
+    (
+        "fleet",
+        &[
+            "config",
+            "error",
+            "failpoint",
+            "metrics",
+            "pg",
+            "migrations",
+        ],
+    ),
     (
         "reconcile",
         &[

@@ -32,7 +32,7 @@ fn customer(
 }
 
 #[tokio::test]
-async fn a_lock_of_the_applications_blocks_the_tenant_alone_and_names_who_holds_it() {
+pub(crate) async fn a_lock_of_the_applications_blocks_the_tenant_alone_and_names_who_holds_it() {
     let app = App::current("blocked", 3).await;
     app.configure(FAST);
     let holder = app.db.connect().await;
@@ -121,8 +121,49 @@ async fn of_a_deadlock_with_the_application_tenantd_is_the_victim() {
     app.becomes(&daemon, "1", "current 0003").await;
 }
 
+/// The application has waited longer than we have when the circle closes, so it looks for a deadlock before we would:
+/// unless we look at once.
 #[tokio::test]
-async fn a_file_that_holds_a_lock_too_long_is_cancelled_unless_its_marker_allows_it() {
+pub(crate) async fn of_a_deadlock_that_comes_late_tenantd_is_the_victim_too() {
+    let app = App::current("late_deadlock", 1).await;
+    app.configure(FAST);
+    app.migration(
+        "0003_both.sql",
+        "ALTER TABLE items ADD COLUMN a int;
+         DO $$ BEGIN
+             FOR n IN 1..100 LOOP
+                 EXIT WHEN EXISTS (SELECT FROM pg_locks WHERE NOT granted AND relation = 'items'::regclass);
+                 PERFORM pg_sleep(0.005);
+             END LOOP;
+             PERFORM pg_sleep(0.7);
+         END $$;
+         ALTER TABLE notes ADD COLUMN a int;",
+    );
+    // Not the first attempt, so that it waits for a second: longer than the application's deadlock_timeout.
+    app.run("UPDATE tenantd.tenant SET state = 'blocked', attempts = 6")
+        .await;
+    let other = app.db.connect().await;
+    other
+        .batch_execute("BEGIN; SELECT count(*) FROM tenant_1.notes")
+        .await
+        .unwrap();
+    let daemon = app.daemon().await;
+    until("the migration to hold its first lock", async || {
+        let held = app
+            .ask("SELECT count(*) FROM pg_locks WHERE relation = 'tenant_1.items'::regclass AND mode = 'AccessExclusiveLock' AND granted")
+            .await;
+        (held == "1", daemon.log())
+    })
+    .await;
+    other
+        .batch_execute("SELECT count(*) FROM tenant_1.items; COMMIT")
+        .await
+        .expect("the application wins");
+    app.becomes(&daemon, "1", "current 0003").await;
+}
+
+#[tokio::test]
+pub(crate) async fn a_file_that_holds_a_lock_too_long_is_cancelled_unless_its_marker_allows_it() {
     const SLOW: &str = "ALTER TABLE items ADD COLUMN note text;\nSELECT pg_sleep(1.5);\n";
     let app = App::current("max_hold", 1).await;
     app.configure("[locks]\nmax_hold = \"300ms\"");
@@ -210,7 +251,7 @@ async fn who_blocks_is_named_although_the_role_may_not_see_since_when() {
 }
 
 #[tokio::test]
-async fn a_migration_of_another_session_is_waited_for_and_not_repeated() {
+pub(crate) async fn a_migration_of_another_session_is_waited_for_and_not_repeated() {
     let app = App::current("busy", 1).await;
     app.migration("0003_tags.sql", "CREATE TABLE tags (id bigint)");
     let other = app.db.connect().await;

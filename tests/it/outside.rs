@@ -96,7 +96,7 @@ async fn a_build_that_was_killed_is_repeated_and_its_remains_are_dropped() {
 }
 
 #[tokio::test]
-async fn the_remains_of_a_reindex_are_dropped_with_those_of_the_toast_table() {
+pub(crate) async fn the_remains_of_a_reindex_are_dropped_with_those_of_the_toast_table() {
     let app = App::current("outside", 1).await;
     let report = report(&app, "SELECT count(*) FROM public.tenants").await;
     app.migration("0003_again.sql", "REINDEX TABLE CONCURRENTLY items;");
@@ -134,7 +134,7 @@ async fn an_invalid_index_of_that_name_is_never_taken_for_the_work_done() {
 }
 
 #[tokio::test]
-async fn an_index_that_breaks_under_somebody_elses_hands_is_built_anew() {
+pub(crate) async fn an_index_that_breaks_under_somebody_elses_hands_is_built_anew() {
     const WAITS: &str = "SELECT count(*) FROM pg_locks l JOIN pg_stat_activity a USING (pid)
                          WHERE NOT l.granted AND a.query LIKE 'CREATE%CONCURRENTLY%' AND a.datname = current_database()";
     let app = App::current("outside", 1).await;
@@ -171,7 +171,7 @@ async fn an_index_that_breaks_under_somebody_elses_hands_is_built_anew() {
 }
 
 #[tokio::test]
-async fn a_build_that_ended_as_its_daemon_died_is_not_repeated() {
+pub(crate) async fn a_build_that_ended_as_its_daemon_died_is_not_repeated() {
     let app = App::current("outside", 1).await;
     app.migration("0003_label.sql", BUILD);
     app.start_at("outside.ended=abort").ended().await;
@@ -215,7 +215,7 @@ async fn a_unique_build_that_fails_quarantines_and_leaves_nothing_behind() {
 }
 
 #[tokio::test]
-async fn each_statement_of_a_file_without_a_transaction_takes_effect_once() {
+pub(crate) async fn each_statement_of_a_file_without_a_transaction_takes_effect_once() {
     let app = App::current("outside", 1).await;
     let file = |last: &str| {
         format!(

@@ -170,7 +170,7 @@ async fn an_ordinary_role_that_install_prepared_can_run_the_daemon() {
 }
 
 #[tokio::test]
-async fn a_missing_privilege_is_told_with_the_statement_that_grants_it() {
+pub(crate) async fn a_missing_privilege_is_told_with_the_statement_that_grants_it() {
     let app = App::new("missing").await;
     let (roles, [role, stranger]) = Roles::new(&app, ["daemon", "stranger"]).await;
     app.connect_as(&role);

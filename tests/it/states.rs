@@ -120,7 +120,7 @@ async fn a_schema_with_tables_of_somebody_else_is_untracked_and_not_touched() {
 }
 
 #[tokio::test]
-async fn a_schema_that_lost_its_tables_or_itself_is_lost_and_not_built_again() {
+pub(crate) async fn a_schema_that_lost_its_tables_or_itself_is_lost_and_not_built_again() {
     let app = App::current("lost", 3).await;
     let daemon = app.daemon().await;
     app.run(
@@ -146,7 +146,7 @@ async fn a_schema_that_lost_its_tables_or_itself_is_lost_and_not_built_again() {
 }
 
 #[tokio::test]
-async fn a_schema_whose_stamp_says_otherwise_is_restored() {
+pub(crate) async fn a_schema_whose_stamp_says_otherwise_is_restored() {
     let app = App::current("restored", 3).await;
     let daemon = app.daemon().await;
     let older = app

@@ -7,7 +7,7 @@ use crate::support::{
 };
 
 #[tokio::test]
-async fn without_any_notification_every_tenant_is_current_one_sweep_later() {
+pub(crate) async fn without_any_notification_every_tenant_is_current_one_sweep_later() {
     let app = App::new("no_notify").await;
     let daemon = app.daemon().await;
     for id in 1..=20 {

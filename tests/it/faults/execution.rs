@@ -51,7 +51,7 @@ async fn logged(daemon: &Daemon, text: &str, times: usize) {
 }
 
 #[tokio::test]
-async fn what_a_dead_or_frozen_daemon_leaves_open_the_server_ends_by_itself() {
+pub(crate) async fn what_a_dead_or_frozen_daemon_leaves_open_the_server_ends_by_itself() {
     let app = App::current("in_force", 1).await;
     app.run("CREATE TABLE public.force (name text, setting text, unit text)")
         .await;

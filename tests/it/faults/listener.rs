@@ -4,8 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::recovered;
 use crate::support::{
-    App, Daemon, Link, Proxy, daemon::HEAD_SWEEPS, database::shared, oracles, postgres::Server,
-    server::freeze, until,
+    App, Daemon, Link, Proxy, database::shared, oracles, postgres::Server, server::freeze, until,
 };
 
 /// Waits until the daemon has listened anew this often.
@@ -49,7 +48,7 @@ async fn a_listener_whose_backend_is_terminated_listens_again_within_two_seconds
 }
 
 #[tokio::test]
-async fn tenants_inserted_while_the_listener_is_cut_off_are_found_when_it_returns() {
+pub(crate) async fn tenants_inserted_while_the_listener_is_cut_off_are_found_when_it_returns() {
     let app = App::new("cut_off").await;
     let proxy = Proxy::to(shared().await.port());
     app.lead(None, Some(&proxy));
@@ -71,29 +70,6 @@ async fn tenants_inserted_while_the_listener_is_cut_off_are_found_when_it_return
     recovered(start);
     assert!(start.elapsed() < Duration::from_secs(2), "{}", daemon.log());
     oracles(&app, &daemon).await;
-}
-
-#[tokio::test]
-async fn without_its_look_at_the_fleet_a_new_listener_would_miss_what_was_sent_before() {
-    let app = App::new("no_resync").await;
-    let proxy = Proxy::to(shared().await.port());
-    app.lead(None, Some(&proxy));
-    let daemon = app.start_at("listener.resync=off;sweep.timer=off");
-    until("it to listen", async || {
-        (listens(&daemon).await, daemon.log())
-    })
-    .await;
-    proxy.set(Link::Cut);
-    until("it to notice", async || {
-        (!listens(&daemon).await, daemon.log())
-    })
-    .await;
-    app.tenant(1).await;
-    proxy.set(Link::Pass);
-    reconnected(&daemon, 1.0).await;
-    app.tenant(2).await;
-    app.all_ready(&daemon, [2]).await;
-    assert_eq!(app.ask("SELECT tenantd.ready('1')").await, "f");
 }
 
 #[tokio::test]
@@ -234,7 +210,7 @@ async fn prepared_transactions_insert_tenants_only_without_the_triggers_and_a_sw
 }
 
 /// Most wait for the pulse: 5 s until the next one, 5 s for its answer.
-mod slow {
+pub(crate) mod slow {
     use super::*;
 
     /// A listener whose connection breaks in this way is replaced within 10 s, and nobody is lost.
@@ -269,26 +245,8 @@ mod slow {
     }
 
     #[tokio::test]
-    async fn a_deaf_listener_is_replaced_within_ten_seconds() {
+    pub(crate) async fn a_deaf_listener_is_replaced_within_ten_seconds() {
         is_replaced("deaf", Link::Deaf).await;
-    }
-
-    #[tokio::test]
-    async fn without_its_pulse_a_deaf_listener_would_go_unnoticed() {
-        let app = App::new("no_pulse").await;
-        let proxy = Proxy::to(shared().await.port());
-        app.lead(None, Some(&proxy));
-        let daemon = app.start_at("listener.pulse=off;sweep.timer=off");
-        until("it to listen and to have looked at the fleet", async || {
-            let looked = daemon.metric(HEAD_SWEEPS).await >= 1.0;
-            (looked && listens(&daemon).await, daemon.log())
-        })
-        .await;
-        proxy.set_open(Link::Deaf);
-        app.tenant(1).await;
-        tokio::time::sleep(Duration::from_secs(12)).await;
-        assert!(listens(&daemon).await, "{}", daemon.log());
-        assert_eq!(app.ask("SELECT tenantd.ready('1')").await, "f");
     }
 
     #[tokio::test]

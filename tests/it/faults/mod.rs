@@ -10,10 +10,10 @@
 )]
 mod catalogue;
 mod connections;
-mod execution;
+pub(crate) mod execution;
 mod kill_matrix;
 mod lifecycle;
-mod listener;
+pub(crate) mod listener;
 mod review;
 
 use std::{collections::BTreeSet, fs, path::Path, process::Command, time::Instant};

@@ -12,6 +12,7 @@ use tokio_postgres::Client;
 use super::{
     daemon::{Daemon, FULL_SWEEPS, HEAD_SWEEPS, Heard, until},
     database::TestDb,
+    mutant,
 };
 
 static NUMBER: AtomicU32 = AtomicU32::new(0);
@@ -63,6 +64,7 @@ impl App {
     pub async fn new(hint: &str) -> Self {
         let app = Self::bare(hint).await;
         app.tenantd(&["install"]).ok();
+        mutant::change(&app.sql).await;
         app
     }
 
@@ -274,7 +276,11 @@ impl App {
                 command.env_remove(name);
             }
         }
-        command.arg("--config").arg(self.config()).args(arguments);
+        command
+            .env("TENANTD_FAILPOINTS", mutant::failpoints(""))
+            .arg("--config")
+            .arg(self.config())
+            .args(arguments);
         command
     }
 
@@ -298,8 +304,13 @@ impl App {
         ]);
         until("the daemon to be at rest", async || {
             // The sweeps of the start: the two timers' first ticks, and the one after LISTEN.
+            let sweeps = if mutant::is_off("listener.resync") {
+                1.0
+            } else {
+                2.0
+            };
             let rest = daemon.get("/readyz").await.0 == 200
-                && daemon.metric(HEAD_SWEEPS).await >= 2.0
+                && daemon.metric(HEAD_SWEEPS).await >= sweeps
                 && daemon.metric(FULL_SWEEPS).await >= 1.0;
             (rest, daemon.log())
         })

@@ -11,8 +11,8 @@ use std::{
 use tokio::sync::mpsc;
 use tokio_postgres::{AsyncMessage, Client, NoTls};
 
-/// Generous: only a hang reaches it.
-const LIMIT: Duration = Duration::from_secs(30);
+use super::mutant::limit;
+
 /// How many sweeps a daemon has done.
 pub const HEAD_SWEEPS: &str =
     "tenantd_sweep_duration_seconds_count{database=\"main\",kind=\"head\"}";
@@ -57,7 +57,7 @@ impl Heard {
 
     /// The next payload.
     pub async fn next(&mut self) -> String {
-        tokio::time::timeout(LIMIT, self.receiver.recv())
+        tokio::time::timeout(limit(), self.receiver.recv())
             .await
             .expect("nothing was notified")
             .expect("the connection is open")
@@ -130,7 +130,7 @@ impl Daemon {
             if let Some(status) = self.child.try_wait().unwrap() {
                 return status.code().unwrap_or(-1);
             }
-            assert!(start.elapsed() < LIMIT, "it still runs:\n{}", self.log());
+            assert!(start.elapsed() < limit(), "it still runs:\n{}", self.log());
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     }
@@ -198,7 +198,7 @@ pub async fn until<F: AsyncFnMut() -> (bool, String)>(what: &str, mut look: F) {
             return;
         }
         assert!(
-            start.elapsed() < LIMIT,
+            start.elapsed() < limit(),
             "waited in vain for {what}; last seen: {seen}"
         );
         tokio::time::sleep(Duration::from_millis(20)).await;

@@ -11,6 +11,7 @@ pub mod app;
 pub mod daemon;
 pub mod database;
 pub mod more;
+pub mod mutant;
 pub mod oracles;
 pub mod pki;
 pub mod pooler;

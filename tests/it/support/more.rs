@@ -11,6 +11,7 @@ use tokio_postgres::{AsyncMessage, Client, NoTls};
 use super::{
     app::{App, Ran},
     daemon::{Daemon, until},
+    mutant,
     postgres::Server,
     proxy::Proxy,
 };
@@ -65,7 +66,8 @@ impl App {
 
     /// Starts the daemon with failpoints (`src/failpoint.rs`).
     pub fn start_at(&self, failpoints: &str) -> Daemon {
-        self.spawn_daemon(&[], &[("TENANTD_FAILPOINTS", failpoints)])
+        let all = mutant::failpoints(failpoints);
+        self.spawn_daemon(&[], &[("TENANTD_FAILPOINTS", &all)])
     }
 
     /// Waits until what is asked for is answered so.
