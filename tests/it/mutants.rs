@@ -235,7 +235,7 @@ fn survivors(mutants: &[Mutant], limit: Duration) -> Vec<String> {
         let threads: Vec<_> = (0..AT_ONCE).map(|_| scope.spawn(work)).collect();
         threads
             .into_iter()
-            .flat_map(|thread| thread.join().unwrap())
+            .flat_map(|thread| thread.join().expect("it catches panics"))
             .collect()
     })
 }

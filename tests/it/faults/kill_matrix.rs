@@ -89,7 +89,7 @@ async fn matrix(seed: u64, daemons: usize, kills: u32, asynchronous: bool) -> Ta
     let mut tally = Tally::default();
     while tally.kills() < kills {
         let seed = seed.wrapping_add(u64::from(tally.rounds));
-        println!("TENANTD_SEED={seed} make kill-matrix # {daemons} daemons");
+        println!("TENANTD_SEED={seed} make kill-matrix # daemons: {daemons}");
         let mut random = Random(seed);
         let left = u64::from(kills - tally.kills());
         let this_round = (4 + random.below(5)).min(left.max(4));

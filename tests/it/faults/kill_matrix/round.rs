@@ -13,6 +13,8 @@ use crate::support::{App, Daemon, nothing_left, oracles, oracles::quiet, postgre
 
 /// How long a daemon gets to come to its failpoint.
 const PATIENCE: Duration = Duration::from_secs(4);
+/// Only who leads sweeps, and a daemon that died without a word led for up to 15 s.
+const PATIENCE_TO_LEAD: Duration = Duration::from_secs(8);
 /// A backend of a dead daemon ends within `client_connection_check_interval`, and the time to look.
 const ORPHANED: Duration = Duration::from_secs(5 + 3);
 const TENANTS: u64 = 16;
@@ -136,8 +138,8 @@ impl<'a> Round<'a> {
         self.points += 1;
         let (point, _) = POINTS[usize::try_from(number % POINTS.len() as u64).unwrap()];
         let times = match point.split('.').next() {
-            Some("start" | "stop") => 1,
-            Some("listener" | "sweep") => 1 + self.random.below(2),
+            Some("start" | "stop" | "sweep") => 1,
+            Some("listener") => 1 + self.random.below(2),
             _ => 1 + self.random.below(8),
         };
         Kill::Point(point, times)
@@ -230,7 +232,11 @@ impl<'a> Round<'a> {
         } else {
             let start = Instant::now();
             let daemon = self.daemons[slot].as_mut().expect("it was started");
-            while daemon.exited().is_none() && start.elapsed() < PATIENCE {
+            let patience = match point.starts_with("sweep.") {
+                true => PATIENCE_TO_LEAD,
+                false => PATIENCE,
+            };
+            while daemon.exited().is_none() && start.elapsed() < patience {
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
             let signal = self.end(slot, "KILL").await;
@@ -321,6 +327,11 @@ impl<'a> Round<'a> {
         .await;
         let longest = &mut self.tally.longest_convergence;
         *longest = start.elapsed().max(*longest);
+        println!(
+            "# seed {}: {:.1} s to converge",
+            self.seed,
+            start.elapsed().as_secs_f64()
+        );
         while !self.orphans.is_empty() {
             self.look_for_orphans().await;
             tokio::time::sleep(Duration::from_millis(20)).await;
