@@ -187,7 +187,7 @@ pub const FAULTS: &[Fault] = &[
         "that tenant is quarantined with file and line, the others go on; of 200 tenants two fail, each is tried once", "", &[
         "failures::one_bad_tenant_is_quarantined_with_file_and_line_and_the_others_go_on",
         "commands::a_failing_tenant_costs_the_others_nothing_and_says_what_to_do",
-        "faults::execution::a_hundredth_of_poisoned_tenants_costs_the_others_nothing",
+        "faults::execution::slow::a_hundredth_of_poisoned_tenants_costs_the_others_nothing",
         "breaker::one_poison_tenant_in_a_hundred_is_tried_once_and_costs_the_others_nothing",]),
     fault(42, "A file fails for every tenant",
         "five tenants and those in flight are reached, with one daemon and with two", "", &[
@@ -213,7 +213,7 @@ pub const FAULTS: &[Fault] = &[
         "brake::a_file_too_big_for_the_lock_table_names_the_setting_and_the_daemon_still_ends_at_once",]),
     fault(47, "A schema or a tenant goes away between event and run",
         "dropped, renamed, its tenant deleted, its owner changed: it is not built again and nothing fails; the schema of a deleted tenant stays", "", &[
-        "faults::execution::a_schema_that_goes_away_between_event_and_run_is_not_built_again",
+        "faults::execution::slow::a_schema_that_goes_away_between_event_and_run_is_not_built_again",
         "states::a_schema_that_lost_its_tables_or_itself_is_lost_and_not_built_again",
         "sweep::the_schema_of_a_deleted_tenant_stays_as_an_orphan",]),
     fault(48, "The ledger was tampered with",
@@ -301,10 +301,10 @@ pub const FAULTS: &[Fault] = &[
         "heal::a_lost_tenant_is_built_anew_on_a_persons_word_and_the_remains_are_kept",]),
     fault(69, "Many workers change one shared object",
         "eight workers GRANT on one table: tried again, nobody quarantined", "a shared function is no business of a tenant's file, and replacing one is refused", &[
-        "faults::review::eight_workers_that_grant_on_one_shared_table_are_tried_again_and_nobody_is_quarantined",
+        "faults::review::slow::eight_workers_that_grant_on_one_shared_table_are_tried_again_and_nobody_is_quarantined",
         "apply::a_file_that_works_outside_its_schema_is_refused_and_leaves_nothing",]),
     fault(70, "Power loss after a rollout",
         "nothing reported as done is missing after an immediate stop; asynchronous commits, if asked for, are lost as a whole", "the kernel's page cache survives: what the server had not written is lost", &[
         "faults::review::what_was_reported_as_done_is_there_after_a_power_loss",
-        "faults::review::asynchronous_commits_would_be_lost_and_done_again_as_a_whole",]),
+        "faults::review::slow::asynchronous_commits_would_be_lost_and_done_again_as_a_whole",]),
 ];

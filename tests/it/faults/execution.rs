@@ -96,70 +96,6 @@ pub(crate) async fn what_a_dead_or_frozen_daemon_leaves_open_the_server_ends_by_
 }
 
 #[tokio::test]
-async fn a_hundredth_of_poisoned_tenants_costs_the_others_nothing() {
-    let app = App::new("poison").await;
-    app.run(
-        "INSERT INTO public.tenants (id, name) SELECT n, 'n' || n FROM generate_series(1, 200) n",
-    )
-    .await;
-    app.tenantd(&["migrate", "--all"]).ok();
-    app.run("INSERT INTO tenant_67.items VALUES (1, 'a'), (2, 'a'); INSERT INTO tenant_133.items VALUES (1, 'a'), (2, 'a')")
-        .await;
-    app.migration("0003_unique.sql", "CREATE UNIQUE INDEX ON items (label);");
-    let start = Instant::now();
-    let daemon = app.daemon().await;
-    oracles_but(&app, &daemon, &["67", "133"]).await;
-    recovered(start);
-    let attempts = "SELECT string_agg(tenant_id || ':' || attempts, ' ' ORDER BY id) FROM tenantd.tenant WHERE attempts > 0";
-    let attempts = app.ask(attempts).await;
-    assert!(
-        ["67:1 133:1", "133:1 67:1"].contains(&attempts.as_str()),
-        "each is tried once, nobody else twice: {attempts}"
-    );
-    assert_eq!(daemon.reconciles("sweep", "quarantined").await, 2.0);
-}
-
-#[tokio::test]
-async fn a_schema_that_goes_away_between_event_and_run_is_not_built_again() {
-    let app = App::current("away", 4).await;
-    app.migration("0003_note.sql", "ALTER TABLE items ADD COLUMN note text;");
-    app.run("CREATE ROLE away_owner; GRANT away_owner TO postgres")
-        .await;
-    let daemon = app.spawn_daemon(
-        &["--set", "database.workers=4"],
-        &[("TENANTD_FAILPOINTS", "reconcile.planned=sleep:2s")],
-    );
-    logged(&daemon, "sleeps at reconcile.planned", 4).await;
-    app.run(
-        "ALTER SCHEMA tenant_1 RENAME TO moved; DROP SCHEMA tenant_2 CASCADE;
-         DELETE FROM public.tenants WHERE id = 3; ALTER SCHEMA tenant_4 OWNER TO away_owner",
-    )
-    .await;
-    let start = Instant::now();
-    app.becomes(&daemon, "1", "lost 0002").await;
-    app.becomes(&daemon, "2", "lost 0002").await;
-    app.all_ready(&daemon, [4]).await;
-    app.answers(
-        "SELECT state FROM tenantd.tenant WHERE tenant_id = '3'",
-        "orphan",
-    )
-    .await;
-    assert_eq!(
-        app.ask("SELECT string_agg(nspname, ' ' ORDER BY nspname) FROM pg_namespace WHERE nspname ~ 'tenant_|moved'")
-            .await,
-        "moved tenant_3 tenant_4"
-    );
-    let failed = app.ask("SELECT count(*) FROM tenantd.tenant WHERE attempts > 0");
-    assert_eq!(failed.await, "0", "nothing failed");
-    // A person puts it right.
-    app.run("ALTER SCHEMA moved RENAME TO tenant_1; DROP SCHEMA tenant_3 CASCADE; ALTER SCHEMA tenant_4 OWNER TO postgres; DROP ROLE away_owner")
-        .await;
-    app.tenantd(&["fix", "2", "--rebuild"]).ok();
-    oracles(&app, &daemon).await;
-    recovered(start);
-}
-
-#[tokio::test]
 async fn a_ledger_that_was_tampered_with_applies_nothing_again_and_is_told_of() {
     let app = App::new("tampered").await;
     app.counted("0003").await;
@@ -300,5 +236,69 @@ mod slow {
         oracles(&app, &daemon).await;
         let failed = app.ask("SELECT count(*) FROM tenantd.tenant WHERE attempts > 0");
         assert_eq!(failed.await, "0", "to wait is no attempt");
+    }
+
+    #[tokio::test]
+    async fn a_hundredth_of_poisoned_tenants_costs_the_others_nothing() {
+        let app = App::new("poison").await;
+        app.run(
+            "INSERT INTO public.tenants (id, name) SELECT n, 'n' || n FROM generate_series(1, 200) n",
+        )
+        .await;
+        app.tenantd(&["migrate", "--all"]).ok();
+        app.run("INSERT INTO tenant_67.items VALUES (1, 'a'), (2, 'a'); INSERT INTO tenant_133.items VALUES (1, 'a'), (2, 'a')")
+            .await;
+        app.migration("0003_unique.sql", "CREATE UNIQUE INDEX ON items (label);");
+        let start = Instant::now();
+        let daemon = app.daemon().await;
+        oracles_but(&app, &daemon, &["67", "133"]).await;
+        recovered(start);
+        let attempts = "SELECT string_agg(tenant_id || ':' || attempts, ' ' ORDER BY id) FROM tenantd.tenant WHERE attempts > 0";
+        let attempts = app.ask(attempts).await;
+        assert!(
+            ["67:1 133:1", "133:1 67:1"].contains(&attempts.as_str()),
+            "each is tried once, nobody else twice: {attempts}"
+        );
+        assert_eq!(daemon.reconciles("sweep", "quarantined").await, 2.0);
+    }
+
+    #[tokio::test]
+    async fn a_schema_that_goes_away_between_event_and_run_is_not_built_again() {
+        let app = App::current("away", 4).await;
+        app.migration("0003_note.sql", "ALTER TABLE items ADD COLUMN note text;");
+        app.run("CREATE ROLE away_owner; GRANT away_owner TO postgres")
+            .await;
+        let daemon = app.spawn_daemon(
+            &["--set", "database.workers=4"],
+            &[("TENANTD_FAILPOINTS", "reconcile.planned=sleep:2s")],
+        );
+        logged(&daemon, "sleeps at reconcile.planned", 4).await;
+        app.run(
+            "ALTER SCHEMA tenant_1 RENAME TO moved; DROP SCHEMA tenant_2 CASCADE;
+             DELETE FROM public.tenants WHERE id = 3; ALTER SCHEMA tenant_4 OWNER TO away_owner",
+        )
+        .await;
+        let start = Instant::now();
+        app.becomes(&daemon, "1", "lost 0002").await;
+        app.becomes(&daemon, "2", "lost 0002").await;
+        app.all_ready(&daemon, [4]).await;
+        app.answers(
+            "SELECT state FROM tenantd.tenant WHERE tenant_id = '3'",
+            "orphan",
+        )
+        .await;
+        assert_eq!(
+            app.ask("SELECT string_agg(nspname, ' ' ORDER BY nspname) FROM pg_namespace WHERE nspname ~ 'tenant_|moved'")
+                .await,
+            "moved tenant_3 tenant_4"
+        );
+        let failed = app.ask("SELECT count(*) FROM tenantd.tenant WHERE attempts > 0");
+        assert_eq!(failed.await, "0", "nothing failed");
+        // A person puts it right.
+        app.run("ALTER SCHEMA moved RENAME TO tenant_1; DROP SCHEMA tenant_3 CASCADE; ALTER SCHEMA tenant_4 OWNER TO postgres; DROP ROLE away_owner")
+            .await;
+        app.tenantd(&["fix", "2", "--rebuild"]).ok();
+        oracles(&app, &daemon).await;
+        recovered(start);
     }
 }

@@ -254,42 +254,6 @@ async fn a_login_in_the_middle_of_pg_restore_clean_fills_nothing() {
     assert_eq!(app.ask("SELECT label FROM tenant_1.items").await, "saved");
 }
 
-#[tokio::test]
-async fn eight_workers_that_grant_on_one_shared_table_are_tried_again_and_nobody_is_quarantined() {
-    let app = App::new("shared_grant").await;
-    app.configure("[retry]\nattempts = 2");
-    app.run("CREATE TABLE public.shared (id bigint)").await;
-    app.run(
-        "INSERT INTO public.tenants (id, name) SELECT n, 'n' || n FROM generate_series(1, 16) n",
-    )
-    .await;
-    app.tenantd(&["migrate", "--all"]).ok();
-    app.counted("0003").await;
-    app.migration(
-        "0004_grant.sql",
-        "DO $$ BEGIN GRANT SELECT ON public.shared TO PUBLIC; PERFORM pg_sleep(0.02); END $$;\nCREATE TABLE granted (id bigint);",
-    );
-    let start = Instant::now();
-    let daemon = app.start_with(&["--set", "database.workers=8"]);
-    app.answers(
-        "SELECT count(*) FROM tenantd.tenant WHERE version = '0004'",
-        "16",
-    )
-    .await;
-    recovered(start);
-    assert!(
-        daemon.reconciles("sweep", "failed").await > 0.0,
-        "nobody got in another's way: {}",
-        daemon.log()
-    );
-    assert!(daemon.log().contains("tuple concurrently updated"));
-    until("the daemon to be ready", async || {
-        (daemon.get("/readyz").await.0 == 200, daemon.log())
-    })
-    .await;
-    oracles_but(&app, &daemon, &[]).await;
-}
-
 /// What is at head after a server with its own durability settings was stopped at once behind a rollout.
 async fn after_power_loss(session_settings: &str) -> (i64, i64) {
     let settings = [
@@ -332,13 +296,54 @@ async fn what_was_reported_as_done_is_there_after_a_power_loss() {
     assert_eq!(after_power_loss("").await, (20, 20));
 }
 
-#[tokio::test]
-async fn asynchronous_commits_would_be_lost_and_done_again_as_a_whole() {
-    let asynchronous = "session_settings = { synchronous_commit = \"off\" }";
-    let (recorded, there) = after_power_loss(asynchronous).await;
-    assert_eq!(recorded, there, "ledger and schema are lost together");
-    assert!(
-        there < 20,
-        "nothing was lost: the other test proves nothing"
-    );
+mod slow {
+    use super::*;
+
+    #[tokio::test]
+    async fn eight_workers_that_grant_on_one_shared_table_are_tried_again_and_nobody_is_quarantined()
+     {
+        let app = App::new("shared_grant").await;
+        app.configure("[retry]\nattempts = 2");
+        app.run("CREATE TABLE public.shared (id bigint)").await;
+        app.run(
+            "INSERT INTO public.tenants (id, name) SELECT n, 'n' || n FROM generate_series(1, 16) n",
+        )
+        .await;
+        app.tenantd(&["migrate", "--all"]).ok();
+        app.counted("0003").await;
+        app.migration(
+            "0004_grant.sql",
+            "DO $$ BEGIN GRANT SELECT ON public.shared TO PUBLIC; PERFORM pg_sleep(0.02); END $$;\nCREATE TABLE granted (id bigint);",
+        );
+        let start = Instant::now();
+        let daemon = app.start_with(&["--set", "database.workers=8"]);
+        app.answers(
+            "SELECT count(*) FROM tenantd.tenant WHERE version = '0004'",
+            "16",
+        )
+        .await;
+        recovered(start);
+        assert!(
+            daemon.reconciles("sweep", "failed").await > 0.0,
+            "nobody got in another's way: {}",
+            daemon.log()
+        );
+        assert!(daemon.log().contains("tuple concurrently updated"));
+        until("the daemon to be ready", async || {
+            (daemon.get("/readyz").await.0 == 200, daemon.log())
+        })
+        .await;
+        oracles_but(&app, &daemon, &[]).await;
+    }
+
+    #[tokio::test]
+    async fn asynchronous_commits_would_be_lost_and_done_again_as_a_whole() {
+        let asynchronous = "session_settings = { synchronous_commit = \"off\" }";
+        let (recorded, there) = after_power_loss(asynchronous).await;
+        assert_eq!(recorded, there, "ledger and schema are lost together");
+        assert!(
+            there < 20,
+            "nothing was lost: the other test proves nothing"
+        );
+    }
 }
