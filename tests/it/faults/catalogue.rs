@@ -57,11 +57,16 @@ pub const FAULTS: &[Fault] = &[
         "replaced within 10 s", "", &[
         "faults::listener::slow::a_half_open_listener_is_replaced_within_ten_seconds",]),
     fault(6, "A session that answers and delivers nothing",
-        "replaced within 10 s", "", &[
-        "faults::listener::slow::a_deaf_listener_is_replaced_within_ten_seconds",]),
+        "replaced within 10 s, and never without the pulse; after three in a row the daemon polls until it hears again", "", &[
+        "faults::listener::slow::a_deaf_listener_is_replaced_within_ten_seconds",
+        "faults::listener::slow::without_its_pulse_a_deaf_listener_would_go_unnoticed",
+        "polling::slow::a_connection_that_hears_nothing_three_times_is_replaced_by_polling_until_it_hears",
+        "polling::slow::a_transaction_pooler_that_hands_through_what_a_session_sends_itself_is_noticed",]),
     fault(7, "LISTEN on a hot standby",
-        "refused and named without a storm of log lines; the sweep works on; the primary is taken when it is there", "", &[
-        "faults::listener::slow::a_standby_is_refused_without_a_storm_and_the_sweep_works_on",]),
+        "refused and named without a storm of log lines; the sweep works on; the next host, or the primary when it is there, is taken", "", &[
+        "faults::listener::slow::a_standby_is_refused_without_a_storm_and_the_sweep_works_on",
+        "primary::of_several_hosts_the_primary_is_taken",
+        "primary::slow::a_standby_is_refused_at_the_start_and_the_primary_is_taken_when_it_is_there",]),
     fault(8, "LISTEN is refused with 58P01",
         "tried again with backoff, the SQLSTATE named by `/readyz`; the sweep works on", "", &[
         "faults::listener::a_listen_that_the_server_refuses_is_tried_again_and_named_while_the_sweep_works_on",]),
@@ -73,10 +78,12 @@ pub const FAULTS: &[Fault] = &[
         "the application inserts on; the queue is drained within 10 s of the thaw; the listener is never in a transaction (an oracle)", "", &[
         "faults::listener::slow::a_daemon_that_stands_still_never_hinders_the_application_and_drains_the_queue_afterwards",]),
     fault(11, "The notification queue fills up",
-        "", "", &[]),
+        "the daemon warns at 10 % and names the session that holds it up; the application inserts on", "", &[
+        "faults::listener::slow::a_notification_queue_that_fills_up_is_warned_about_with_the_session_that_is_the_reason",]),
     fault(12, "Payloads that name no tenant",
-        "each is counted and harms nobody", "", &[
-        "events::payloads_that_name_no_tenant_are_counted_and_harm_nobody",]),
+        "each is counted or an id, and harms nobody", "", &[
+        "events::payloads_that_name_no_tenant_are_counted_and_harm_nobody",
+        "security::whatever_a_notification_carries_is_an_id_or_is_rejected",]),
     fault(13, "A tenant whose name is longer than a notification may be",
         "it is inserted and built: only the id is sent", "", &[
         "faults::listener::a_tenant_with_a_name_longer_than_a_notification_is_inserted_and_built",]),
@@ -117,10 +124,12 @@ pub const FAULTS: &[Fault] = &[
         "the connection is closed; nobody works in that transaction", "", &[
         "faults::connections::a_run_that_breaks_within_its_transaction_leaves_its_connection_to_nobody",]),
     fault(24, "A standby takes over",
-        "followed within 15 s, the rollout finished", "", &[
-        "faults::connections::slow::a_standby_that_takes_over_in_a_rollout_is_followed_within_fifteen_seconds",]),
+        "followed within 15 s, the rollout finished; sessions that became read-only are not used again", "", &[
+        "faults::connections::slow::a_standby_that_takes_over_in_a_rollout_is_followed_within_fifteen_seconds",
+        "primary::sessions_that_became_read_only_are_not_used_again",]),
     fault(25, "The old primary still accepts connections",
-        "", "", &[]),
+        "the promoted one is followed and the old one not taken back", "", &[
+        "primary::a_promoted_standby_is_followed_and_the_old_primary_is_not_taken_back",]),
     fault(26, "The new primary lacks the last commits",
         "done again on the new primary: ledger and schema were lost together", "", &[
         "faults::connections::slow::what_a_failover_lost_is_done_again",]),
@@ -201,9 +210,11 @@ pub const FAULTS: &[Fault] = &[
         "bad_input::a_directory_that_is_no_migration_set_is_refused",
         "bad_input::a_running_daemon_keeps_its_set_when_the_new_one_is_refused",]),
     fault(44, "An older daemon and a newer ledger",
-        "a newer control schema is refused; tenants ahead are left alone", "", &[
+        "a newer control schema is refused, also while running, with an exit code of its own; tenants ahead are left alone", "", &[
         "bad_input::a_control_schema_that_does_not_fit_is_refused_before_anything_is_done",
-        "states::a_tenant_with_versions_the_set_lacks_is_ahead_and_left_alone",]),
+        "states::a_tenant_with_versions_the_set_lacks_is_ahead_and_left_alone",
+        "daemons::a_daemon_whose_control_schema_was_upgraded_stops_and_says_so_by_its_exit_code",
+        "daemons::an_older_daemon_beside_a_newer_one_keeps_off_its_head_until_it_is_the_last",]),
     fault(45, "Deadlocks and other transient errors",
         "tried again, never quarantined", "", &[
         "locks::of_a_deadlock_with_the_application_tenantd_is_the_victim",
@@ -226,17 +237,25 @@ pub const FAULTS: &[Fault] = &[
         "apply::a_block_cannot_leave_its_transaction",
         "bad_input::a_file_that_would_take_its_guard_apart_is_refused_before_any_tenant_is_touched",]),
     fault(50, "SIGTERM in each phase, twice, and without a server",
-        "an idle daemon, and one that waits for its database, end with 0", "", &[
+        "it ends with 0, idle in 5 s, with a migration under way in 30 s, at the second signal in 1 s", "", &[
         "http::sigterm_ends_an_idle_daemon_with_0_and_signs_it_off",
-        "http::sigterm_ends_a_daemon_that_still_waits_for_its_database",
-        "sweep::a_daemon_that_is_told_to_stop_signs_off_and_ends_with_0",]),
+        "sweep::a_daemon_that_is_told_to_stop_signs_off_and_ends_with_0",
+        "stop::an_idle_daemon_in_a_black_hole_ends_within_five_seconds",
+        "stop::the_second_signal_ends_it_within_a_second_and_cancels_what_runs",
+        "stop::slow::a_long_migration_gets_its_grace_and_is_cancelled_then_without_blame",
+        "stop::slow::a_migration_in_a_black_hole_does_not_keep_it_longer_than_thirty_seconds",]),
     fault(51, "Several daemons",
-        "two apply each file to each tenant once; so do three that are killed 200 times", "", &[
+        "each file once for each tenant; a killed leader is followed within 15 s; a key that collides means to wait", "three daemons and a hundred tenants in place of five and 10 000", &[
         "faults::kill_matrix::slow::two_hundred_kills_among_three_daemons_leave_only_work_to_do",
-        "crash::two_daemons_apply_each_file_to_each_tenant_once",]),
+        "crash::two_daemons_apply_each_file_to_each_tenant_once",
+        "daemons::three_daemons_bring_a_hundred_tenants_to_head_once_each_and_one_leads",
+        "daemons::slow::a_killed_leader_is_followed_within_fifteen_seconds_and_counts_no_longer",
+        "daemons::another_key_with_the_same_hash_means_to_wait_and_never_that_it_is_done",]),
     fault(52, "A daemon is frozen while it holds a tenant",
         "another takes over; nothing is applied twice when it wakes", "", &[
-        "faults::lifecycle::a_daemon_frozen_while_it_holds_a_tenant_applies_nothing_twice",]),
+        "faults::lifecycle::a_daemon_frozen_while_it_holds_a_tenant_applies_nothing_twice",
+        "daemons::a_frozen_daemon_that_holds_a_tenant_repeats_nothing_when_it_thaws",
+        "daemons::slow::a_frozen_leader_is_followed_within_fifteen_seconds_and_follows_when_it_thaws",]),
     fault(53, "10 000 and 100 000 tenants",
         "10 000 tenants filled and altered: the daemon stays below 64 MiB, each backend below 96 MiB", "100 000 take longer than a test may; memory does not follow their number, as 10 000 show (a debug build)", &[
         "faults::lifecycle::slow::ten_thousand_tenants_cost_the_daemon_and_its_backends_bounded_memory",]),
@@ -246,16 +265,20 @@ pub const FAULTS: &[Fault] = &[
     fault(55, "Hostile names",
         "refused with a reason, or quoted everywhere", "", &[
         "states::names_that_cannot_be_schemas_are_refused_and_harm_nobody",
-        "states::odd_names_that_can_be_schemas_are_schemas",]),
+        "states::odd_names_that_can_be_schemas_are_schemas",
+        "security::ten_thousand_hostile_names_come_back_from_the_catalog_as_they_were",]),
     fault(56, "Any role spoofs or floods our channels",
         "a notification costs at most a look, nothing runs, only ids are heard", "", &[
         "faults::lifecycle::a_role_that_spoofs_our_channels_costs_a_look_each_and_hears_only_ids",
+        "security::whatever_a_notification_carries_is_an_id_or_is_rejected",
         "events::payloads_that_name_no_tenant_are_counted_and_harm_nobody",]),
     fault(57, "A tenant plants code for us to run",
         "functions and operators planted in the schema and in public, by exact types too, never run as the migrator", "what a file itself calls by its plain name is the file's business: `[migrations] role` says as whom", &[
-        "faults::lifecycle::what_a_tenants_role_plants_in_its_schema_or_in_public_never_runs_as_the_migrator",]),
+        "faults::lifecycle::what_a_tenants_role_plants_in_its_schema_or_in_public_never_runs_as_the_migrator",
+        "security::what_somebody_planted_in_a_tenants_schema_or_in_public_is_not_called",]),
     fault(58, "Slow and hostile HTTP clients",
-        "", "", &[]),
+        "they cost a scrape nothing", "", &[
+        "security::five_hundred_slow_clients_a_huge_head_and_idle_ones_cost_a_scrape_nothing",]),
     fault(59, "A panic in a worker, no log, no file descriptors",
         "a worker's panic costs its tenant an attempt; a listener's or sweeper's ends the daemon for its supervisor; a log that is closed, full or read by nobody, and no descriptors, do no harm", "a journal that stands still without closing its pipe is left to systemd", &[
         "faults::lifecycle::a_panic_in_a_worker_costs_its_tenant_an_attempt_and_the_others_nothing",
@@ -290,10 +313,11 @@ pub const FAULTS: &[Fault] = &[
         "crash::two_daemons_apply_each_file_to_each_tenant_once",
         "commands::two_commands_migrate_one_tenant_once",]),
     fault(67, "A tenant, a table or the whole server is restored",
-        "restored by its stamp, nothing applied until a person says so; a single table is found by `verify`", "", &[
+        "restored by its stamp, nothing applied until a person says so; a single table is found by `verify`; a copy on another server is left alone", "", &[
         "faults::review::a_tenant_and_a_table_restored_by_pg_restore_are_told_of_and_brought_forward_by_a_person",
         "states::a_schema_whose_stamp_says_otherwise_is_restored",
-        "heal::a_schema_restored_from_an_older_backup_is_adopted_and_brought_forward",]),
+        "heal::a_schema_restored_from_an_older_backup_is_adopted_and_brought_forward",
+        "primary::a_copy_of_the_database_on_another_server_is_left_alone_until_it_is_installed",]),
     fault(68, "All tables of a filled tenant are gone",
         "lost, reported, not filled without a person's word, nor by a login in the middle of `pg_restore --clean`", "", &[
         "faults::review::a_login_in_the_middle_of_pg_restore_clean_fills_nothing",

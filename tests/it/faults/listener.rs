@@ -358,4 +358,42 @@ pub(crate) mod slow {
         assert!(peak - before < 64.0, "{before} MiB, then {peak} MiB");
         oracles(&app, &daemon).await;
     }
+
+    #[tokio::test]
+    async fn a_notification_queue_that_fills_up_is_warned_about_with_the_session_that_is_the_reason()
+     {
+        let server = Server::with(&[]).await;
+        let app = App::on_server(&server, "queue").await;
+        app.tenantd(&["install"]).ok();
+        let daemon = app.daemon().await;
+        let culprit = app.db.connect().await;
+        culprit.batch_execute("LISTEN anything").await.unwrap();
+        culprit.batch_execute("BEGIN; SELECT 1").await.unwrap();
+        let pid: i32 = culprit
+            .query_one("SELECT pg_backend_pid()", &[])
+            .await
+            .unwrap()
+            .get(0);
+        // A tenth of the queue, which holds 8 GB.
+        for _ in 0..12 {
+            app.run("SELECT pg_notify('nobody', n || repeat('x', 7900)) FROM generate_series(1, 10000) n")
+                .await;
+        }
+        until("it to warn", async || {
+            let log = daemon.log();
+            (
+                log.contains("the notification queue of the server is 1")
+                    && log.contains(&pid.to_string()),
+                log,
+            )
+        })
+        .await;
+        app.tenant(1).await;
+        app.all_ready(&daemon, [1]).await;
+        let start = Instant::now();
+        culprit.batch_execute("COMMIT").await.unwrap();
+        drop(culprit);
+        oracles(&app, &daemon).await;
+        recovered(start);
+    }
 }
