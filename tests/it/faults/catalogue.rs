@@ -57,9 +57,8 @@ pub const FAULTS: &[Fault] = &[
         "replaced within 10 s", "", &[
         "faults::listener::slow::a_half_open_listener_is_replaced_within_ten_seconds",]),
     fault(6, "A session that answers and delivers nothing",
-        "replaced within 10 s, and never without the pulse; after three in a row the daemon polls until it hears again", "", &[
+        "replaced within 10 s; after three in a row the daemon polls until it hears again", "", &[
         "faults::listener::slow::a_deaf_listener_is_replaced_within_ten_seconds",
-        "faults::listener::slow::without_its_pulse_a_deaf_listener_would_go_unnoticed",
         "polling::slow::a_connection_that_hears_nothing_three_times_is_replaced_by_polling_until_it_hears",
         "polling::slow::a_transaction_pooler_that_hands_through_what_a_session_sends_itself_is_noticed",]),
     fault(7, "LISTEN on a hot standby",
