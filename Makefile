@@ -2,6 +2,8 @@
 CARGO ?= cargo
 # The PostgreSQL versions of `make test-matrix`
 PG ?= 14 15 16 17 18
+# Tests wait for servers more than they work
+export RUST_TEST_THREADS ?= 5
 
 .PHONY: help demo test test-matrix faults kill-matrix security bench lint postgres promtool pgbouncer
 
