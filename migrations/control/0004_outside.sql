@@ -9,6 +9,7 @@ CREATE TABLE tenantd.outside (
     done        integer NOT NULL DEFAULT 0,
     digest      text NOT NULL,              -- of the texts of what is done: the file may have changed since
     begun       boolean NOT NULL DEFAULT false,
+    existed     boolean NOT NULL DEFAULT false, -- the index it builds or drops was there, and valid, when it was begun
     instance    text NOT NULL,
     pid         integer NOT NULL DEFAULT pg_catalog.pg_backend_pid(),
     started_at  timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp()
@@ -19,7 +20,7 @@ CREATE TABLE tenantd.outside (
 -- TD004: what was done before is not how the file begins now.
 CREATE FUNCTION tenantd.outside_enter(
     p_schema text, p_namespace oid, p_version text, p_digests text[], p_instance text,
-    OUT done integer, OUT begun boolean)
+    OUT done integer, OUT begun boolean, OUT existed boolean)
 LANGUAGE plpgsql VOLATILE AS $$
 DECLARE
     o tenantd.outside;
@@ -42,23 +43,41 @@ BEGIN
     END IF;
     done := o.done;
     begun := o.begun;
+    existed := o.existed;
 END $$;
 
--- Before a statement that refuses a transaction.
-CREATE FUNCTION tenantd.outside_begin(p_schema text) RETURNS void LANGUAGE sql VOLATILE AS $$
-    UPDATE tenantd.outside SET begun = true, pid = pg_catalog.pg_backend_pid() WHERE schema = p_schema
+-- Before a statement that refuses a transaction; p_index: the index it builds or drops. One that was there
+-- before is never taken for its work.
+CREATE FUNCTION tenantd.outside_begin(p_schema text, p_index text) RETURNS void LANGUAGE sql VOLATILE AS $$
+    UPDATE tenantd.outside SET begun = true, pid = pg_catalog.pg_backend_pid(), existed = EXISTS (
+        SELECT FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+        JOIN pg_catalog.pg_index i ON i.indexrelid = c.oid
+        WHERE n.nspname = p_schema::name AND c.relname = p_index::name AND i.indisvalid)
+    WHERE schema = p_schema
+$$;
+
+-- It failed, and is known to have failed.
+CREATE FUNCTION tenantd.outside_failed(p_schema text) RETURNS void LANGUAGE sql VOLATILE AS $$
+    UPDATE tenantd.outside SET begun = false WHERE schema = p_schema
 $$;
 
 -- After a statement; p_index: an index that it must have left valid.
 CREATE FUNCTION tenantd.outside_done(p_schema text, p_done integer, p_digest text, p_index text)
 RETURNS void LANGUAGE plpgsql VOLATILE AS $$
+DECLARE
+    v_valid boolean;
 BEGIN
-    IF p_index IS NOT NULL AND NOT EXISTS (
-        SELECT FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+    IF p_index IS NOT NULL THEN
+        SELECT i.indisvalid INTO v_valid
+        FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
         JOIN pg_catalog.pg_index i ON i.indexrelid = c.oid
-        WHERE n.nspname = p_schema::name AND c.relname = p_index::name AND i.indisvalid)
-    THEN
-        RAISE EXCEPTION 'index "%" is not valid after its build', p_index USING ERRCODE = 'TD002';
+        WHERE n.nspname = p_schema::name AND c.relname = p_index::name;
+        IF NOT FOUND THEN
+            RAISE EXCEPTION 'schema "%" has no index "%" after its build', p_schema, p_index USING ERRCODE = 'TD003',
+                HINT = 'the table may be in another schema of the search path, or the name be taken by something else';
+        ELSIF NOT v_valid THEN
+            RAISE EXCEPTION 'index "%" is not valid after its build', p_index USING ERRCODE = 'TD002';
+        END IF;
     END IF;
     UPDATE tenantd.outside SET done = p_done, digest = p_digest, begun = false
     WHERE schema = p_schema AND done = p_done - 1;
@@ -76,4 +95,4 @@ CREATE FUNCTION tenantd.outside_finish(p_tenant text, p_schema text) RETURNS voi
     WHERE t.tenant_id = p_tenant AND a.tenant = t.id AND a.version = o.version
 $$;
 
-REVOKE ALL ON FUNCTION tenantd.outside_enter, tenantd.outside_begin, tenantd.outside_done, tenantd.outside_finish FROM PUBLIC;
+REVOKE ALL ON FUNCTION tenantd.outside_enter, tenantd.outside_begin, tenantd.outside_failed, tenantd.outside_done, tenantd.outside_finish FROM PUBLIC;

@@ -8,5 +8,6 @@ ALTER FUNCTION tenantd.stamp SET search_path = pg_catalog, pg_temp;
 ALTER FUNCTION tenantd.name_problem SET search_path = pg_catalog, pg_temp;
 ALTER FUNCTION tenantd.outside_enter SET search_path = pg_catalog, pg_temp;
 ALTER FUNCTION tenantd.outside_begin SET search_path = pg_catalog, pg_temp;
+ALTER FUNCTION tenantd.outside_failed SET search_path = pg_catalog, pg_temp;
 ALTER FUNCTION tenantd.outside_done SET search_path = pg_catalog, pg_temp;
 ALTER FUNCTION tenantd.outside_finish SET search_path = pg_catalog, pg_temp;

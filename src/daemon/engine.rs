@@ -152,14 +152,17 @@ impl Engine {
             lost: config.heal.lost,
         };
         let loaded = Loaded::new(registry, release);
+        let listen = listen_target(&config)?;
+        // A role that may only listen cannot migrate.
+        let same_user = listen.config.get_user() == target(&config)?.config.get_user();
         let direct = match &config.database.listen_url {
-            Some(_) => Some(Pool::new(
-                &listen_target(&config)?,
+            Some(_) if same_user => Some(Pool::new(
+                &listen,
                 "work",
                 &config.database.session_settings,
                 usize::from(config.database.workers),
             )?),
-            None => None,
+            _ => None,
         };
         let reconciler = Arc::new(Reconciler::new(
             pool,

@@ -236,7 +236,7 @@ impl Sweeper {
         let share = self.intervals.verify_share;
         if share > 0.0 {
             let verifier = Verifier::new(loaded.release.clone(), self.migrations.clone());
-            let ids = verify::due(&*pool.get().await?, share).await?;
+            let ids = verify::due(&*pool.get().await?, &loaded.release, share).await?;
             for ids in ids.chunks(VERIFIED_AT_ONCE) {
                 let names: Vec<_> = ids.iter().map(String::as_str).collect();
                 let mut connection = pool.get().await?;

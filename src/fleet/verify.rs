@@ -106,14 +106,18 @@ impl Verifier {
 ///
 /// # Errors
 /// When the database does not answer.
-pub async fn due(client: &Client, share: f64) -> Result<Vec<String>> {
+pub async fn due(client: &Client, release: &Release, share: f64) -> Result<Vec<String>> {
+    // Of others nobody can say what they should be.
+    let files = release.set.files();
+    let digests: Vec<_> = files.iter().map(|file| file.digest.as_str()).collect();
     let rows = client
         .query_typed(
             "SELECT t.tenant_id FROM tenantd.tenant t LEFT JOIN tenantd.verified v ON v.tenant = t.id
-             WHERE t.tenant_id IS NOT NULL AND t.digest IS NOT NULL AND t.state <> 'orphan'
+             WHERE t.tenant_id IS NOT NULL AND t.digest = ANY ($2)
+               AND t.state IN ('current', 'behind', 'blocked', 'failed', 'quarantined')
              ORDER BY v.verified_at NULLS FIRST, t.id
              LIMIT (SELECT pg_catalog.ceil($1 * pg_catalog.count(*)) FROM tenantd.tenant)::bigint",
-            &[(&share, Type::FLOAT8)],
+            &[(&share, Type::FLOAT8), (&digests, Type::TEXT_ARRAY)],
         )
         .await
         .during("choose tenants to verify")?;

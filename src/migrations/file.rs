@@ -109,6 +109,15 @@ impl Migration {
         let parsed = check::check(&sql);
         findings.extend(parsed.findings);
         let markers = Markers::read(&sql, findings);
+        if markers.no_transaction && parsed.opaque {
+            findings.push(problem(
+                "outside-opaque",
+                1,
+                "a DO block or a call of a function of one's own is refused in a file marked transaction=none, because \
+                 what it does could not be checked: move it to a file of its own"
+                    .into(),
+            ));
+        }
         let asked = markers.no_transaction.then(|| Outside {
             plain: Some(Plain {
                 sql: sql.clone(),

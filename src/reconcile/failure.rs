@@ -131,7 +131,8 @@ impl Failed<'_> {
 fn blamed(error: &ApplyError, tenant: &Tenant, committed: usize, release: &Release) -> usize {
     match error.place {
         Some((ordinal, _)) => ordinal,
-        None if tenant.has_tables => committed + 1,
+        // Not past the last one: a cancel may come when all is committed.
+        None if tenant.has_tables => (committed + 1).min(release.head),
         None => release.head,
     }
 }

@@ -36,7 +36,7 @@ const TIDY: &str = "5s";
 /// At the first statement that fails; what is done stays done, and is not repeated.
 pub async fn run(client: &Client, work: Work<'_>, file: &Migration) -> Result<(), ApplyError> {
     let digests = digests(file);
-    let (done, mut begun) = enter(client, work, file, &digests).await?;
+    let (done, mut before) = enter(client, work, file, &digests).await?;
     for (index, statement) in file.statements.iter().enumerate().skip(done) {
         let index_built = match &statement.alone {
             Some(Alone::BuildIndex(name)) => Some(name.as_str()),
@@ -63,12 +63,12 @@ pub async fn run(client: &Client, work: Work<'_>, file: &Migration) -> Result<()
                     statement,
                     alone,
                 };
-                one.run(begun).await?;
+                one.run(before).await?;
                 let message = Message::guarded(work, &[], &journal);
                 apply(client, work.release, &message).await?;
             }
         }
-        begun = false;
+        before = Before::default();
     }
     let finish = format!(
         "SELECT tenantd.outside_finish({}, {})",
@@ -88,15 +88,24 @@ pub async fn run(client: &Client, work: Work<'_>, file: &Migration) -> Result<()
     .await
 }
 
-/// How many statements are done, and whether the next one was begun.
+/// What an earlier attempt left in the journal of the next statement.
+#[derive(Debug, Clone, Copy, Default)]
+struct Before {
+    /// It was begun and not seen to end.
+    begun: bool,
+    /// The index that it builds or drops was there already.
+    existed: bool,
+}
+
+/// How many statements are done, and what is known of the next one.
 async fn enter(
     client: &Client,
     work: Work<'_>,
     file: &Migration,
     digests: &[String],
-) -> Result<(usize, bool), ApplyError> {
+) -> Result<(usize, Before), ApplyError> {
     let enter = format!(
-        "SELECT done, begun FROM tenantd.outside_enter({}, {}, {}, {}, {})",
+        "SELECT done, begun, existed FROM tenantd.outside_enter({}, {}, {}, {}, {})",
         Literal(&work.tenant.schema),
         work.tenant.namespace.unwrap_or(0),
         Literal(&file.version),
@@ -107,12 +116,17 @@ async fn enter(
     let stream = client.simple_query_raw(&message.sql).await;
     let stream = stream.map_err(ApplyError::without_place)?;
     pin_mut!(stream);
-    let mut found = (0, false);
+    let mut found = (0, Before::default());
     while let Some(reply) = stream.next().await {
         // The last row of the message is the answer.
         if let SimpleQueryMessage::Row(row) = reply.map_err(ApplyError::without_place)? {
             let done = row.get(0).and_then(|text| text.parse().ok());
-            found = (done.unwrap_or(0), row.get(row.len() - 1) == Some("t"));
+            let holds = |column| row.len() > 2 && row.get(column) == Some("t");
+            let before = Before {
+                begun: holds(1),
+                existed: holds(2),
+            };
+            found = (done.unwrap_or(0), before);
         }
     }
     Ok(found)
@@ -129,14 +143,8 @@ struct One<'a> {
 
 impl One<'_> {
     /// Runs it, unless it was begun before and the catalog says that it came to its end.
-    async fn run(&self, begun: bool) -> Result<(), ApplyError> {
-        let begin = format!(
-            "SELECT tenantd.outside_begin({})",
-            Literal(&self.work.tenant.schema)
-        );
-        let message = Message::guarded(self.work, &[], &begin);
-        apply(self.client, self.work.release, &message).await?;
-        if begun && self.came_to_its_end().await? {
+    async fn run(&self, before: Before) -> Result<(), ApplyError> {
+        if before.begun && self.came_to_its_end(before.existed).await? {
             debug!(
                 tenant.schema = self.work.tenant.schema,
                 migration.version = self.file.version,
@@ -145,6 +153,17 @@ impl One<'_> {
             );
             return Ok(());
         }
+        let schema = Literal(&self.work.tenant.schema);
+        let index = match self.alone {
+            Alone::BuildIndex(name) | Alone::DropIndex(name) => Some(name.as_str()),
+            Alone::Reindex | Alone::Vacuum => None,
+        };
+        let begin = format!(
+            "SELECT tenantd.outside_begin({schema}, {})",
+            Nullable(index)
+        );
+        let message = Message::guarded(self.work, &[], &begin);
+        apply(self.client, self.work.release, &message).await?;
         self.settings().await?;
         self.drop_leftovers().await?;
         let _ = failpoint::pass("outside.begun").await;
@@ -158,6 +177,13 @@ impl One<'_> {
             )
             .await;
             let _ = self.drop_leftovers().await;
+            let _ = session(
+                self.client,
+                &format!(
+                    "SELECT pg_catalog.set_config('role', 'none', false); SELECT tenantd.outside_failed({schema})"
+                ),
+            )
+            .await;
         }
         let _ = failpoint::pass("outside.ended").await;
         result.map_err(|error| ApplyError {
@@ -171,12 +197,12 @@ impl One<'_> {
         .await
     }
 
-    /// Of an index that was begun to be built or dropped: whether it is there, and valid, or gone.
-    async fn came_to_its_end(&self) -> Result<bool, ApplyError> {
+    /// Of an index that was begun to be built or dropped: whether that was done.
+    async fn came_to_its_end(&self, existed: bool) -> Result<bool, ApplyError> {
         let (name, there) = match self.alone {
-            Alone::BuildIndex(name) => (name, true),
-            Alone::DropIndex(name) => (name, false),
-            Alone::Reindex | Alone::Vacuum => return Ok(false),
+            Alone::BuildIndex(name) if !existed => (name, true),
+            Alone::DropIndex(name) if existed => (name, false),
+            _ => return Ok(false),
         };
         let rows = self
             .client

@@ -309,7 +309,9 @@ impl Reconciler {
         };
         let mut seen = watch::Seen::default();
         let connection = Held::new(connection);
-        let running = self.running.enter(&tenant.schema, connection.cancel_token());
+        let running = self
+            .running
+            .enter(&tenant.schema, connection.cancel_token());
         let result = {
             let applying = self
                 .runner

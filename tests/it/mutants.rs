@@ -180,7 +180,11 @@ const QUICK: &[Mutant] = &[
     ),
     mutant(
         "whether an index is valid",
-        Off::Sql("outside_done", "IF p_index IS NOT NULL AND", "IF false AND"),
+        Off::Sql(
+            "outside_done",
+            "IF p_index IS NOT NULL THEN",
+            "IF false THEN",
+        ),
         outside::an_index_that_breaks_under_somebody_elses_hands_is_built_anew,
         "it to notice",
     ),

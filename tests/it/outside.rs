@@ -299,3 +299,37 @@ async fn two_daemons_build_for_many_tenants_at_once_without_a_deadlock() {
     let twice = "SELECT count(*) FROM (SELECT FROM tenantd.applied GROUP BY tenant, version HAVING count(*) > 1) t";
     assert_eq!(app.ask(twice).await, "0");
 }
+
+#[tokio::test]
+async fn an_index_that_was_there_before_is_never_taken_for_the_work_done() {
+    let app = App::current("outside", 1).await;
+    app.run("CREATE INDEX items_label ON tenant_1.items (id)")
+        .await;
+    app.migration("0003_label.sql", BUILD);
+    for _ in 0..2 {
+        assert_eq!(app.tenantd(&["migrate", "1"]).code, 4);
+        assert_eq!(app.state("1").await, "quarantined 0002");
+        app.tenantd(&["fix", "1"]);
+    }
+    assert!(app.error("1").contains("42P07"), "{}", app.error("1"));
+    app.run("DROP INDEX tenant_1.items_label").await;
+    app.tenantd(&["fix", "1"]).ok();
+    assert_eq!(app.state("1").await, "current 0003");
+}
+
+#[tokio::test]
+async fn an_index_on_a_shared_table_is_told_of_and_not_repeated_for_ever() {
+    let app = App::current("outside", 1).await;
+    app.run("CREATE TABLE public.shared (label text)").await;
+    app.migration(
+        "0003_label.sql",
+        "CREATE INDEX CONCURRENTLY IF NOT EXISTS shared_label ON shared (label);",
+    );
+    assert_eq!(app.tenantd(&["migrate", "1"]).code, 4);
+    assert_eq!(app.state("1").await, "quarantined 0002");
+    assert!(
+        app.error("1").contains("has no index"),
+        "{}",
+        app.error("1")
+    );
+}
