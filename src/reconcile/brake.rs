@@ -35,6 +35,11 @@ const PROBE: Retry = Retry {
     initial: Duration::from_secs(1),
     max: Duration::from_secs(30),
 };
+/// A server that is away, and one that was full, is asked often: an attempt costs it nothing, and events wait.
+const AWAY: Retry = Retry {
+    max: Duration::from_secs(2),
+    ..PROBE
+};
 /// A tenant that brings the trouble itself, such as too many tables for the lock table, is put off further.
 const TENANT: Retry = Retry {
     attempts: 0,
@@ -180,7 +185,12 @@ impl Brake {
         }
         let strikes = state.strikes.entry(tenant.to_owned()).or_default();
         *strikes += 1;
-        let put_off = disposition::backoff(&TENANT, *strikes);
+        let own = matches!(reason, BrakeReason::Disk | BrakeReason::Memory);
+        let put_off = if own {
+            disposition::backoff(&TENANT, *strikes)
+        } else {
+            Duration::ZERO
+        };
         let said = state.on.as_ref().map(|on| on.reason) == Some(reason);
         let on = state.on.get_or_insert(On {
             reason,
@@ -194,12 +204,16 @@ impl Brake {
         // Those in flight when it was pulled meet the same trouble: no news.
         if pass == Pass::Probe || on.failures == 0 {
             on.failures += 1;
-            let least = if reason == BrakeReason::Password {
-                PASSWORD
-            } else {
-                Duration::ZERO
-            };
-            on.next = now + disposition::backoff(&PROBE, on.failures).max(least);
+            on.next = now
+                + match reason {
+                    BrakeReason::Unreachable | BrakeReason::Connections => {
+                        disposition::backoff(&AWAY, on.failures)
+                    }
+                    BrakeReason::Password => {
+                        disposition::backoff(&PROBE, on.failures).max(PASSWORD)
+                    }
+                    _ => disposition::backoff(&PROBE, on.failures),
+                };
             on.probing = false;
         }
         on.reason = reason;
@@ -268,11 +282,11 @@ fn say(reason: BrakeReason, text: &str) {
     match reason {
         BrakeReason::Unreachable | BrakeReason::ReadOnly => warn!(
             %reason,
-            "brake on ({reason}): no tenant is migrated until the server answers again, which is tried every 1 to 30 s: {text}"
+            "brake on ({reason}): no tenant is migrated until the server answers again, which is tried again and again: {text}"
         ),
         _ => error!(
             %reason,
-            "brake on ({reason}): no tenant is migrated until the server's trouble is over, which is tried every 1 to 30 s: {text}"
+            "brake on ({reason}): no tenant is migrated until the server's trouble is over, which is tried after 1 to 30 s: {text}"
         ),
     }
 }
@@ -313,6 +327,25 @@ mod tests {
         assert_eq!(brake.pass().await, Pass::Probe);
         brake.ease("10", Pass::Probe, Proof::Looked);
         assert_eq!(brake.on(), None, "half a minute without trouble");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_server_that_is_away_is_asked_every_other_second() {
+        let brake = brake();
+        let mut longest = Duration::ZERO;
+        let mut wait = brake.pull(BrakeReason::Unreachable, "1", Pass::Free, "away");
+        for _ in 0..20 {
+            let start = Instant::now();
+            assert_eq!(brake.pass().await, Pass::Probe);
+            longest = longest.max(start.elapsed()).max(wait);
+            wait = brake.pull(BrakeReason::Unreachable, "1", Pass::Probe, "away");
+        }
+        assert_eq!(
+            longest, AWAY.max,
+            "the tenant is at no fault, and not put off further"
+        );
+        brake.answered();
+        assert_eq!(brake.pass().await, Pass::Free);
     }
 
     #[tokio::test(start_paused = true)]
