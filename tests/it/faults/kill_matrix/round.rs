@@ -76,7 +76,12 @@ impl<'a> Round<'a> {
             points: 0,
         };
         round.insert(TENANTS).await;
-        round.app.tenantd(&["migrate", "--all"]).ok();
+        // On a machine that is short of everything, a wait for a lock may be over before its turn comes.
+        until("the fleet to be filled", async || {
+            let ran = round.app.tenantd(&["migrate", "--all"]);
+            (ran.code == 0, ran.stdout)
+        })
+        .await;
         round
     }
 
