@@ -256,7 +256,7 @@ pub const FAULTS: &[Fault] = &[
         "daemons::a_frozen_daemon_that_holds_a_tenant_repeats_nothing_when_it_thaws",
         "daemons::slow::a_frozen_leader_is_followed_within_fifteen_seconds_and_follows_when_it_thaws",]),
     fault(53, "10 000 and 100 000 tenants",
-        "10 000 tenants filled and altered: the daemon stays below 64 MiB, each backend below 96 MiB", "100 000 take longer than a test may; memory does not follow their number, as 10 000 show (a debug build)", &[
+        "10 000 tenants filled and altered: the daemon stays below 64 MiB, each backend below 16 MiB", "100 000 take longer than a test may; memory does not follow their number, as 10 000 show (a debug build)", &[
         "faults::lifecycle::slow::ten_thousand_tenants_cost_the_daemon_and_its_backends_bounded_memory",]),
     fault(54, "A storm of DDL",
         "three files go over 1 500 tenants: the application has no error and never waits 3 s", "two cores for all say little of a 99th percentile", &[

@@ -341,7 +341,7 @@ mod slow {
                 return largest;
             }
             assert!(
-                start.elapsed() < Duration::from_secs(240),
+                start.elapsed() < Duration::from_secs(600),
                 "{done}: {}",
                 daemon.log()
             );
@@ -380,7 +380,7 @@ mod slow {
         );
         assert!(daemon_peak < 64.0, "{daemon_peak} MiB");
         assert!(
-            filled.max(altered) < 96.0,
+            filled.max(altered) < 16.0,
             "backends: {filled}, then {altered} MiB"
         );
     }
