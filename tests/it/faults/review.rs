@@ -1,11 +1,11 @@
 //! Restored data, shared objects, durability (faults 61 to 70).
 
-use std::{path::PathBuf, time::Instant};
+use std::{path::PathBuf, process::Command, time::Instant};
 
 use super::recovered;
 use crate::support::{
     App, oracles, oracles_but,
-    postgres::{Options, Server, client_program},
+    postgres::{Options, Server, with_clients},
     until,
 };
 
@@ -133,15 +133,26 @@ async fn two_daemons_apply_each_file_once_whatever_isolation_the_database_prefer
 
 /// Dumps a schema, or restores from a dump; the program's output.
 fn run(program: &str, arguments: &[&str]) -> String {
-    let output = client_program(program).args(arguments).output().unwrap();
+    let program = with_clients().join(program);
+    let output = Command::new(&program).args(arguments).output().unwrap();
     let said = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{program} {arguments:?}: {said}");
+    assert!(output.status.success(), "{program:?} {arguments:?}: {said}");
     String::from_utf8(output.stdout).unwrap()
 }
 
 /// Two current tenants with a row each, a dump of each schema as of 0002, then 0003.
-async fn dumped(hint: &str) -> (App, [PathBuf; 2]) {
-    let app = App::current(hint, 2).await;
+async fn dumped(hint: &str) -> (Server, App, [PathBuf; 2]) {
+    let options = Options {
+        bin_dir: Some(with_clients()),
+        ..Options::default()
+    };
+    let server = Server::start(options).await.unwrap();
+    let app = App::on_server(&server, hint).await;
+    app.tenantd(&["install"]).ok();
+    for id in [1, 2] {
+        app.tenant(id).await;
+    }
+    app.tenantd(&["migrate", "--all"]).ok();
     app.run("INSERT INTO tenant_1.items VALUES (1, 'saved'); INSERT INTO tenant_2.items VALUES (1, 'saved')")
         .await;
     let dumps = [1, 2].map(|id| {
@@ -161,12 +172,12 @@ async fn dumped(hint: &str) -> (App, [PathBuf; 2]) {
     });
     app.migration("0003_note.sql", "ALTER TABLE items ADD COLUMN note text;");
     app.tenantd(&["migrate", "--all"]).ok();
-    (app, dumps)
+    (server, app, dumps)
 }
 
 #[tokio::test]
 async fn a_tenant_and_a_table_restored_by_pg_restore_are_told_of_and_brought_forward_by_a_person() {
-    let (app, [one, two]) = dumped("pg_restore").await;
+    let (_server, app, [one, two]) = dumped("pg_restore").await;
     let daemon = app.daemon().await;
     app.run("DROP SCHEMA tenant_1 CASCADE; DROP TABLE tenant_2.items")
         .await;
@@ -213,7 +224,7 @@ async fn a_tenant_and_a_table_restored_by_pg_restore_are_told_of_and_brought_for
 
 #[tokio::test]
 async fn a_login_in_the_middle_of_pg_restore_clean_fills_nothing() {
-    let (app, [one, _]) = dumped("clean").await;
+    let (_server, app, [one, _]) = dumped("clean").await;
     let daemon = app.daemon().await;
     let script = [
         "--clean",

@@ -245,16 +245,27 @@ impl Server {
     }
 }
 
-/// A program that comes with the servers' binaries, such as `pg_dump`.
+/// The newest binaries that have a `pg_dump` beside them. It refuses servers newer than itself, and the packages of
+/// fetch-postgres have none.
 ///
 /// # Panics
-/// If there are no binaries.
-pub fn client_program(name: &str) -> std::process::Command {
-    let postgres = host::find_binaries(None).map(|bin| bin.join("postgres").canonicalize());
-    match postgres {
-        Ok(Ok(postgres)) => std::process::Command::new(postgres.with_file_name(name)),
-        other => panic!("{other:?}"),
-    }
+/// If there are none.
+pub fn with_clients() -> PathBuf {
+    let selected = host::find_binaries(None)
+        .ok()
+        .and_then(|bin| bin.join("postgres").canonicalize().ok())
+        .and_then(|postgres| postgres.parent().map(Path::to_owned));
+    let packages = std::fs::read_dir("/usr/lib/postgresql")
+        .into_iter()
+        .flatten()
+        .flatten();
+    let mut packages: Vec<_> = packages.map(|it| it.path().join("bin")).collect();
+    packages.sort();
+    selected
+        .into_iter()
+        .chain(packages.into_iter().rev())
+        .find(|bin| bin.join("pg_dump").is_file())
+        .expect("pg_dump is needed: apt-get install postgresql")
 }
 
 /// Whether servers run as another user, because they refuse to run as root.
