@@ -163,13 +163,7 @@ impl Message {
 
     /// One transaction that holds no file: `ours` in it is run under the guard.
     pub(super) fn guarded(work: Work<'_>, files: &[Migration], ours: &str) -> Self {
-        let mut message = Self::empty();
-        message.open(
-            work,
-            work.tenant.digest.as_deref(),
-            &work.namespace(),
-            files,
-        );
+        let mut message = Self::begun(work, files);
         message.ours(ours, 1);
         message.commit(Part::Ours);
         message
@@ -177,14 +171,7 @@ impl Message {
 
     /// One transaction for one statement of a file that runs outside, and `ours` behind it.
     pub(super) fn statement(work: Work<'_>, file: &Migration, index: usize, ours: &str) -> Self {
-        let mut message = Self::empty();
-        let files = std::slice::from_ref(file);
-        message.open(
-            work,
-            work.tenant.digest.as_deref(),
-            &work.namespace(),
-            files,
-        );
+        let mut message = Self::begun(work, std::slice::from_ref(file));
         message.become_role(work);
         let statement = &file.statements[index];
         message.part(Part::File(file.ordinal), 1);
@@ -203,18 +190,20 @@ impl Message {
 
     /// The transaction that records a file whose statements are all done.
     pub(super) fn recorded(work: Work<'_>, file: &Migration, ours: &str) -> Self {
-        let mut message = Self::empty();
         let files = std::slice::from_ref(file);
-        message.open(
-            work,
-            work.tenant.digest.as_deref(),
-            &work.namespace(),
-            files,
-        );
+        let mut message = Self::begun(work, files);
         message.become_role(work);
         message.record(work, &work.namespace(), files, false);
         message.ours(ours, 1);
         message.commit(Part::Commit(file.ordinal));
+        message
+    }
+
+    /// The beginning of a transaction on the tenant as it stands.
+    fn begun(work: Work<'_>, files: &[Migration]) -> Self {
+        let mut message = Self::empty();
+        let digest = work.tenant.digest.as_deref();
+        message.open(work, digest, &work.namespace(), files);
         message
     }
 
