@@ -31,8 +31,8 @@ mod validate;
 pub use name::{ParseNameError, QualifiedName};
 pub use secret::Secret;
 pub use sections::{
-    Database, Heal, Http, Locks, Log, LogFormat, Logins, LostPolicy, Migrations, Registry, Retry,
-    Rollout, RolloutMode, Schema, Spares, Sweep,
+    Database, Durability, Heal, Http, Locks, Log, LogFormat, Logins, LostPolicy, Migrations,
+    Registry, Retry, Rollout, RolloutMode, Schema, Spares, Sweep,
 };
 
 /// The defaults, and the documentation of every key.

@@ -3,7 +3,7 @@
 use clap::Args;
 use tenantd::{
     Config, Error, Result,
-    fleet::{State, ledger, requests},
+    fleet::{State, Which, ledger, requests},
     reconcile::Reason,
 };
 
@@ -60,7 +60,7 @@ async fn fix_empty(engine: &tenantd::daemon::Engine) -> Result<Code> {
     let client = engine.reconciler.pool().get().await?;
     let without = [State::Unprovisioned, State::Empty];
     let loaded = engine.reconciler.loaded();
-    let tenants = loaded.census.list(&client, Some(&without)).await?;
+    let tenants = loaded.census.list(&client, Which::In(&without)).await?;
     let ids: Vec<_> = tenants.into_iter().map(|tenant| tenant.id).collect();
     let asked = ids.len();
     if asked > 0 {

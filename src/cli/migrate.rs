@@ -2,27 +2,26 @@
 
 use std::{
     collections::BTreeMap,
-    io::{IsTerminal as _, stderr},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
 use clap::Args;
 use futures::{StreamExt as _, stream};
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::Serialize;
 use tenantd::{
     Config, Error, Result,
     daemon::Engine,
-    fleet::{Group, State, Tenant, requests},
+    fleet::{Group, State, Tenant, Which, ledger, requests},
     metrics::ReconcileOutcome,
-    reconcile::{Outcome, Reason, pace::Pace},
+    reconcile::{Outcome, Reason, Taken, batch::BATCH, pace::Pace, queue::Key},
 };
 use tokio::time::{Instant, sleep};
 
 use super::{
     Code,
     output::{self, out},
+    progress::Progress,
 };
 
 /// How long a tenant that another process works on is waited for.
@@ -109,36 +108,85 @@ pub(crate) async fn migrate(engine: &Engine, ids: Vec<String>, all: bool) -> Res
     } else {
         0
     };
-    let pace = Arc::new(Pace::new(max_rate));
-    let bar = progress(ids.len());
+    let pace = Pace::new(max_rate);
+    let at_once = if all { BATCH.min(pace.at_once()) } else { 1 };
+    let bar = Progress::new(ids.len());
     let trouble = Mutex::new(None);
-    let lines: Vec<Result<Line>> = stream::iter(ids)
+    let ids: Vec<Key> = ids.into_iter().map(Key::from).collect();
+    let lines: Vec<Result<Vec<Line>>> = stream::iter(ids.chunks(at_once))
         .take_while(|_| std::future::ready(!all || lock(&trouble).is_none()))
-        .map(|id| {
-            let (pace, bar, trouble) = (Arc::clone(&pace), bar.clone(), &trouble);
+        .map(|ids| {
+            let (pace, bar, trouble) = (&pace, &bar, &trouble);
             async move {
-                pace.pass().await;
-                let outcome = patiently(engine, &id, all)
+                pace.pass_all(ids.len()).await;
+                together(engine, ids, all, bar, trouble)
                     .await
-                    .inspect_err(|error| *lock(trouble) = Some(error.to_string()))?;
-                if outcome.trouble.is_some() {
-                    lock(trouble).clone_from(&outcome.message);
-                }
-                bar.inc(1);
-                Ok(line(id, outcome))
+                    .inspect_err(|error| *lock(trouble) = Some(error.to_string()))
             }
         })
         .buffer_unordered(usize::from(engine.config.database.workers))
         .collect()
         .await;
-    bar.finish_and_clear();
-    let tried = lines.len();
-    match lock(&trouble).take().filter(|_| all) {
-        Some(trouble) => Err(Error::Refused(format!(
+    bar.finish();
+    let mut done = Vec::with_capacity(ids.len());
+    let mut failure = None;
+    for lines in lines {
+        match lines {
+            Ok(lines) => done.extend(lines),
+            Err(error) => failure = failure.or(Some(error)),
+        }
+    }
+    if all && engine.reconciler.asynchronous() {
+        ledger::flush(&*engine.reconciler.pool().get().await?).await?;
+    }
+    let tried = done.len();
+    match (lock(&trouble).take().filter(|_| all), failure) {
+        (Some(trouble), _) => Err(Error::Refused(format!(
             "stopped after {tried} tenants, because the server is in trouble: {trouble}"
         ))),
-        None => lines.into_iter().collect(),
+        (None, Some(error)) => Err(error),
+        (None, None) => Ok(done),
     }
+}
+
+/// Some tenants: what can be done for many at once, then one by one.
+async fn together(
+    engine: &Engine,
+    ids: &[Key],
+    all: bool,
+    bar: &Progress,
+    trouble: &Mutex<Option<String>>,
+) -> Result<Vec<Line>> {
+    let mut lines = Vec::with_capacity(ids.len());
+    let mut alone = Vec::new();
+    if all {
+        let taken = engine.reconciler.batch(ids, Reason::Sweep).await?;
+        for (id, taken) in ids.iter().zip(taken) {
+            match taken {
+                // A person asks now, so what waits for its time is tried.
+                Taken::Done(outcome) if outcome.kind == ReconcileOutcome::Waiting => {
+                    alone.push((id, Reason::Manual));
+                }
+                Taken::Done(outcome) => lines.push(line(id.to_string(), *outcome)),
+                Taken::Alone => alone.push((id, Reason::Sweep)),
+            }
+        }
+        bar.done(lines.len());
+    } else {
+        alone.extend(ids.iter().map(|id| (id, Reason::Manual)));
+    }
+    for (id, reason) in alone {
+        if all && lock(trouble).is_some() {
+            break;
+        }
+        let outcome = patiently(engine, id, reason, all).await?;
+        if outcome.trouble.is_some() {
+            lock(trouble).clone_from(&outcome.message);
+        }
+        bar.done(1);
+        lines.push(line(id.to_string(), outcome));
+    }
+    Ok(lines)
 }
 
 fn lock(trouble: &Mutex<Option<String>>) -> MutexGuard<'_, Option<String>> {
@@ -146,12 +194,12 @@ fn lock(trouble: &Mutex<Option<String>>) -> MutexGuard<'_, Option<String>> {
 }
 
 /// One tenant; waits while another process works on it.
-async fn patiently(engine: &Engine, id: &str, all: bool) -> Result<Outcome> {
+async fn patiently(engine: &Engine, id: &str, reason: Reason, all: bool) -> Result<Outcome> {
     let deadline = Instant::now() + BUSY;
     let mut tries = 0;
     loop {
         let outcome = if all {
-            engine.reconciler.reconcile(id, Reason::Manual).await?
+            engine.reconciler.reconcile(id, reason).await?
         } else {
             engine.reconciler.by_hand(id).await?
         };
@@ -188,7 +236,7 @@ async fn pending(engine: &Engine) -> Result<Vec<Tenant>> {
         .collect();
     let client = engine.reconciler.pool().get().await?;
     let loaded = engine.reconciler.loaded();
-    loaded.census.list(&client, Some(&healing)).await
+    loaded.census.list(&client, Which::In(&healing)).await
 }
 
 /// What is told of one tenant.
@@ -319,18 +367,4 @@ fn dry_run(engine: &Engine, tenants: &[Tenant], format: output::Format) -> Resul
     }
     out!("{} tenants; nothing was changed", tenants.len());
     Ok(Code::Ok)
-}
-
-/// A bar on a terminal; nothing elsewhere.
-pub(crate) fn progress(total: usize) -> ProgressBar {
-    let bar = ProgressBar::new(total as u64);
-    if total < 2 || !stderr().is_terminal() {
-        bar.set_draw_target(ProgressDrawTarget::hidden());
-    }
-    if let Ok(style) =
-        ProgressStyle::with_template("{bar:40} {pos}/{len} tenants, {per_sec}, {eta} left")
-    {
-        bar.set_style(style);
-    }
-    bar
 }

@@ -8,6 +8,7 @@ mod install;
 mod logging;
 mod migrate;
 mod output;
+mod progress;
 mod release;
 mod run;
 mod status;

@@ -6,12 +6,13 @@ use serde::Serialize;
 use tenantd::{
     Config, Result,
     daemon::Engine,
-    fleet::{State, Tenant, Verifier},
+    fleet::{State, Tenant, Verifier, Which},
 };
 
 use super::{
-    Code, migrate,
+    Code,
     output::{self, out},
+    progress::Progress,
 };
 
 #[derive(Debug, Args)]
@@ -48,7 +49,7 @@ pub(crate) async fn run(
     let tenants = if arguments.all {
         let client = engine.reconciler.pool().get().await?;
         let loaded = engine.reconciler.loaded();
-        loaded.census.list(&client, None).await?
+        loaded.census.list(&client, Which::All).await?
     } else {
         super::find(&engine, &arguments.tenants).await?
     };
@@ -64,12 +65,12 @@ pub(crate) async fn run(
 async fn verify(engine: &Engine, tenants: Vec<Tenant>) -> Result<Vec<Line>> {
     let loaded = engine.reconciler.loaded();
     let verifier = &Verifier::new(loaded.release.clone(), engine.config.migrations.clone());
-    let bar = &migrate::progress(tenants.len());
+    let bar = &Progress::new(tenants.len());
     let lines: Vec<Result<Line>> = stream::iter(tenants)
         .map(|tenant| async move {
             let mut connection = engine.reconciler.pool().get().await?;
             let difference = verifier.verify(&mut connection, &tenant).await?;
-            bar.inc(1);
+            bar.done(1);
             let drifted = difference.as_ref().map(|it| !it.is_empty());
             let difference = difference.unwrap_or_default();
             Ok(Line {
@@ -85,7 +86,7 @@ async fn verify(engine: &Engine, tenants: Vec<Tenant>) -> Result<Vec<Line>> {
         .buffered(usize::from(engine.config.database.workers))
         .collect()
         .await;
-    bar.finish_and_clear();
+    bar.finish();
     lines.into_iter().collect()
 }
 

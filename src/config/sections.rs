@@ -102,6 +102,20 @@ pub struct Rollout {
     pub mode: RolloutMode,
     /// Tenants a second; 0 means no limit.
     pub max_rate: u32,
+    /// What a crash of the server may take back.
+    #[serde(deserialize_with = "de::choice")]
+    pub durability: Durability,
+}
+
+/// How the transactions of a rollout are committed. A crash takes back files and their records together, so
+/// it only means work to repeat.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Durability {
+    /// Each waits for the disk.
+    Strict,
+    /// None waits; the disk is waited for before success is reported.
+    Fast,
 }
 
 /// When a loaded set is released to the fleet.

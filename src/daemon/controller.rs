@@ -247,8 +247,9 @@ async fn serve(
         brake,
         metrics: Arc::clone(&metrics),
     };
-    let workers: Vec<JoinHandle<()>> = (0..usize::from(config.database.workers))
-        .map(|number| tokio::spawn(work::run(shop.clone(), number, drain.clone())))
+    let workers = usize::from(config.database.workers);
+    let workers: Vec<JoinHandle<()>> = (0..workers)
+        .map(|number| tokio::spawn(work::run(shop.clone(), number, workers, drain.clone())))
         .collect();
     health.starting(None);
     let head = engine.reconciler.loaded().release.head().version.clone();

@@ -9,7 +9,7 @@ use std::sync::{
 use tokio_postgres::Client;
 
 use crate::{
-    config::{Config, Secret},
+    config::{Config, Durability, Secret},
     error::{During, Result},
     failpoint,
     fleet::{
@@ -150,6 +150,7 @@ impl Engine {
             lock_timeout: config.locks.lock_timeout,
             max_hold: config.locks.max_hold,
             lost: config.heal.lost,
+            asynchronous: config.rollout.durability == Durability::Fast,
         };
         let loaded = Loaded::new(registry, release);
         let listen = listen_target(&config)?;

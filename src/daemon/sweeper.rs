@@ -20,6 +20,7 @@ use tokio::{
     sync::Notify,
     time::{Instant, MissedTickBehavior, interval, sleep},
 };
+use tokio_postgres::Client;
 use tracing::{debug, info, warn};
 
 use super::{
@@ -31,7 +32,7 @@ use crate::{
     config,
     error::Result,
     failpoint,
-    fleet::{Counts, Group, State, Tenant, Verifier, ledger, requests, verify},
+    fleet::{Counts, Group, State, Tenant, Verifier, Which, ledger, requests, verify},
     metrics::{Metrics, SweepKind},
     reconcile::{
         Loaded, Reason, Reconciler,
@@ -40,7 +41,10 @@ use crate::{
     },
 };
 
-const PAGE: u32 = 500;
+/// Tenants written down in one statement.
+const PAGE: usize = 500;
+/// Ids that one head check returns.
+const HEADS: u32 = 4000;
 const RETRY: Duration = Duration::from_secs(1);
 const TICK: Duration = Duration::from_secs(10);
 const REQUESTS: i64 = 500;
@@ -86,6 +90,15 @@ impl Nudge {
             _ => None,
         }
     }
+}
+
+/// What a sweep found.
+#[derive(Default)]
+struct Found {
+    /// Tenants for the workers.
+    tenants: usize,
+    /// The queue could not hold all of them.
+    dropped: bool,
 }
 
 /// Scans the fleet.
@@ -170,39 +183,10 @@ impl Sweeper {
         let start = Instant::now();
         failpoint::pass("sweep.begins").await?;
         let loaded = self.reconciler.loaded();
-        let client = self.reconciler.pool().get().await?;
-        if kind == SweepKind::Full {
-            let counts = loaded.census.counts(&client).await?;
-            self.tell(&counts);
-            let orphans = ledger::note_orphans(&client, &loaded.census.registry().ids()).await?;
-            if orphans > 0 {
-                info!(
-                    orphans,
-                    "{orphans} tenants left the registry; their schemas stay"
-                );
-            }
-        }
-        let (mut found, mut dropped, mut after) = (0, false, String::new());
-        drop(client);
-        loop {
-            // For each page anew: what watches the applies shares this connection.
-            let client = self.reconciler.pool().get().await?;
-            let page = match kind {
-                SweepKind::Head => loaded.census.behind(&client, &after, PAGE).await?,
-                SweepKind::Full => loaded.census.doubtful(&client, &after, PAGE).await?,
-            };
-            ledger::note(&client, &page.tenants).await?;
-            failpoint::pass("sweep.noted").await?;
-            for tenant in page.tenants.iter().filter(|tenant| self.acts(tenant)) {
-                found += 1;
-                dropped |= self.queue.wake(&tenant.id, Reason::Sweep) == Woken::Dropped;
-            }
-            match page.next {
-                Some(next) if !dropped => after = next,
-                _ => break,
-            }
-            self.health.ticked(Loop::Sweeper);
-        }
+        let found = match kind {
+            SweepKind::Head => self.check_heads(&loaded).await?,
+            SweepKind::Full => self.look_into_all(&loaded).await?,
+        };
         if kind == SweepKind::Full
             && let Err(error) = self.verify_some(&loaded).await
         {
@@ -222,12 +206,79 @@ impl Sweeper {
         self.health.swept();
         self.brake.answered();
         debug!(
-            found,
+            found = found.tenants,
             duration_ms = took.as_millis(),
-            "{} sweep: {found} tenants to look at",
-            kind.as_str()
+            "{} sweep: {} tenants to look at",
+            kind.as_str(),
+            found.tenants
         );
-        Ok(dropped)
+        Ok(found.dropped)
+    }
+
+    /// The head check, in pages.
+    async fn check_heads(&self, loaded: &Loaded) -> Result<Found> {
+        let (mut found, mut after) = (Found::default(), String::new());
+        loop {
+            // For each page anew: what watches the applies shares this connection.
+            let client = self.reconciler.pool().get().await?;
+            let ids = loaded.census.behind(&client, &after, HEADS).await?;
+            for ids in ids.chunks(PAGE) {
+                let ids: Vec<_> = ids.iter().map(String::as_str).collect();
+                let tenants = loaded.census.tenants(&client, &ids).await?;
+                self.take(&client, &tenants.unwrap_or_default(), &mut found)
+                    .await?;
+                if found.dropped {
+                    return Ok(found);
+                }
+            }
+            match ids.last() {
+                Some(last) if ids.len() == HEADS as usize => after.clone_from(last),
+                _ => return Ok(found),
+            }
+            self.health.ticked(Loop::Sweeper);
+        }
+    }
+
+    /// Looks into every schema, window by window, and tells the numbers.
+    async fn look_into_all(&self, loaded: &Loaded) -> Result<Found> {
+        let (mut found, mut counts, mut after) = (Found::default(), Counts::new(), None);
+        loop {
+            let client = self.reconciler.pool().get().await?;
+            let window = loaded
+                .census
+                .window(&client, Which::Doubtful, after.as_deref())
+                .await?;
+            counts += window.counts;
+            for tenants in window.tenants.chunks(PAGE) {
+                self.take(&client, tenants, &mut found).await?;
+            }
+            after = window.next;
+            if after.is_none() {
+                break;
+            }
+            self.health.ticked(Loop::Sweeper);
+        }
+        self.tell(&counts);
+        let client = self.reconciler.pool().get().await?;
+        let orphans = ledger::note_orphans(&client, &loaded.census.registry().ids()).await?;
+        if orphans > 0 {
+            info!(
+                orphans,
+                "{orphans} tenants left the registry; their schemas stay"
+            );
+        }
+        Ok(found)
+    }
+
+    /// Writes down what was seen, and hands to the workers what they may do.
+    async fn take(&self, client: &Client, tenants: &[Tenant], found: &mut Found) -> Result<()> {
+        ledger::note(client, tenants).await?;
+        failpoint::pass("sweep.noted").await?;
+        for tenant in tenants.iter().filter(|tenant| self.acts(tenant)) {
+            found.tenants += 1;
+            found.dropped |= self.queue.wake(&tenant.id, Reason::Sweep) == Woken::Dropped;
+        }
+        Ok(())
     }
 
     /// Compares the configured share of the tenants with fresh schemas, and counts what is known to differ.

@@ -17,11 +17,12 @@ use crate::{
     failpoint,
     metrics::{Channel, Metrics, ReconcileOutcome},
     reconcile::{
-        Outcome, Queue, Reason, Reconciler,
-        brake::{self, Brake, Proof},
+        Outcome, Queue, Reason, Reconciler, Taken,
+        batch::BATCH,
+        brake::{self, Brake, Pass, Proof},
         disposition,
         pace::Pace,
-        queue::{Job, Woken},
+        queue::{Job, Serves, Woken},
     },
 };
 
@@ -32,14 +33,36 @@ pub const CAPACITY: usize = 4096;
 #[derive(Clone)]
 pub struct SharedQueue {
     queue: Arc<Mutex<Queue>>,
-    changed: Arc<Notify>,
+    changed: Arc<Changed>,
+}
+
+/// Told when there is something for those who wait. Whoever serves live work only is told apart, or a wakeup that is
+/// not for it would end with it.
+#[derive(Default)]
+struct Changed {
+    anything: Notify,
+    live: Notify,
+}
+
+impl Changed {
+    fn of(&self, serves: Serves) -> &Notify {
+        match serves {
+            Serves::Everything => &self.anything,
+            Serves::Live => &self.live,
+        }
+    }
+
+    fn tell(&self) {
+        self.anything.notify_one();
+        self.live.notify_one();
+    }
 }
 
 impl Default for SharedQueue {
     fn default() -> Self {
         Self {
             queue: Arc::new(Mutex::new(Queue::new(CAPACITY))),
-            changed: Arc::new(Notify::new()),
+            changed: Arc::default(),
         }
     }
 }
@@ -48,8 +71,8 @@ impl SharedQueue {
     /// See [`Queue::wake`].
     pub fn wake(&self, key: &str, reason: Reason) -> Woken {
         let woken = self.with(|queue| queue.wake(key, reason, Instant::now()));
-        if woken == Woken::Queued {
-            self.changed.notify_one();
+        if woken != Woken::Dropped {
+            self.changed.tell();
         }
         woken
     }
@@ -64,16 +87,19 @@ impl SharedQueue {
         )
     }
 
-    /// Waits for the next run.
-    async fn next(&self) -> Job {
+    /// Waits for the next runs that may be made together: at least one, at most so many.
+    async fn next(&self, most: usize, serves: Serves) -> Vec<Job> {
         loop {
             // Armed before looking, so that a wakeup in between is not missed.
-            let changed = self.changed.notified();
-            let (job, due) = self.with(|queue| (queue.next(Instant::now()), queue.next_due()));
-            if let Some(job) = job {
+            let changed = self.changed.of(serves).notified();
+            let (jobs, due) = self.with(|queue| {
+                let jobs = queue.take(Instant::now(), most, serves);
+                (jobs, queue.next_due())
+            });
+            if !jobs.is_empty() {
                 // One wakeup may stand for several tenants: pass it on.
-                self.changed.notify_one();
-                return job;
+                self.changed.tell();
+                return jobs;
             }
             match due {
                 Some(due) => tokio::select! {
@@ -87,7 +113,13 @@ impl SharedQueue {
 
     fn done(&self, key: &str, retry_at: Option<Instant>) {
         self.with(|queue| queue.done(key, retry_at));
-        self.changed.notify_one();
+        self.changed.tell();
+    }
+
+    /// Gives back what needs a run of its own.
+    fn alone(&self, job: &Job) {
+        self.with(|queue| queue.alone(job));
+        self.changed.tell();
     }
 }
 
@@ -113,39 +145,78 @@ pub struct Shop {
     pub metrics: Arc<Metrics>,
 }
 
-/// One worker: takes the most urgent tenant, brings it to head, and again until told to stop. `number` counts
-/// the workers from 0.
-pub async fn run(shop: Shop, number: usize, shutdown: CancellationToken) {
-    let Shop {
-        queue,
-        reconciler,
-        retry,
-        pace,
-        brake,
-        metrics,
-    } = shop;
+/// One worker: takes the most urgent tenants, brings them to head, and again until told to stop. `number` counts
+/// the workers from 0. The last one of several leaves the sweep's finds to the others.
+pub async fn run(shop: Shop, number: usize, workers: usize, shutdown: CancellationToken) {
+    let serves = match number + 1 == workers && workers > 1 {
+        true => Serves::Live,
+        false => Serves::Everything,
+    };
     let mut trouble = 0;
     loop {
         let next = async {
             // Where the server gives us fewer connections, fewer work, and one is left for the sweep.
-            while number > 0 && number + 1 >= reconciler.pool().room() {
+            while number > 0 && number + 1 >= shop.reconciler.pool().room() {
                 sleep(STAND_BACK).await;
             }
-            let job = queue.next().await;
-            (brake.pass().await, job)
+            let most = BATCH.min(shop.pace.at_once());
+            let jobs = shop.queue.next(most, serves).await;
+            (shop.brake.pass().await, jobs)
         };
-        let (pass, job) = tokio::select! {
+        let (pass, mut jobs) = tokio::select! {
             biased;
             () = shutdown.cancelled() => return,
             next = next => next,
         };
-        if job.reason == Reason::Sweep {
-            pace.pass().await;
+        let sweeps = jobs[0].reason == Reason::Sweep;
+        if sweeps {
+            shop.pace.pass_all(jobs.len()).await;
         }
+        if pass == Pass::Free && jobs[0].shared && (sweeps || jobs.len() > 1) {
+            shop.batch(&jobs).await;
+            continue;
+        }
+        for job in jobs.drain(1..) {
+            shop.queue.alone(&job);
+        }
+        shop.one(&jobs[0], pass, &mut trouble).await;
+    }
+}
+
+impl Shop {
+    /// Many tenants with one look. Who needs a run of its own is given back.
+    async fn batch(&self, jobs: &[Job]) {
+        let run = tokio::spawn({
+            let reconciler = Arc::clone(&self.reconciler);
+            let keys: Vec<_> = jobs.iter().map(|job| Arc::clone(&job.key)).collect();
+            let reason = jobs[0].reason;
+            async move { reconciler.batch(&keys, reason).await }
+        });
+        let taken = match run.await {
+            Ok(Ok(taken)) => taken,
+            // What is wrong is told by the first of them that is tried alone.
+            _ => jobs.iter().map(|_| Taken::Alone).collect(),
+        };
+        for (job, taken) in jobs.iter().zip(taken) {
+            match taken {
+                Taken::Alone => self.queue.alone(job),
+                Taken::Done(outcome) => {
+                    let retry_at = outcome.retry_in.map(|delay| Instant::now() + delay);
+                    count(&self.metrics, job, &Ok(*outcome));
+                    self.queue.done(&job.key, retry_at);
+                }
+            }
+        }
+    }
+
+    /// One tenant. `trouble` counts errors in a row.
+    async fn one(&self, job: &Job, pass: Pass, trouble: &mut u32) {
+        let brake = &self.brake;
         // A task of its own: a panic costs this tenant an attempt and nobody else anything.
         let run = tokio::spawn({
-            let (reconciler, key) = (Arc::clone(&reconciler), job.key.clone());
-            async move { reconciler.reconcile(&key, job.reason).await }
+            let (reconciler, key) = (Arc::clone(&self.reconciler), job.key.clone());
+            let reason = job.reason;
+            async move { reconciler.reconcile(&key, reason).await }
         });
         let result = run
             .await
@@ -160,13 +231,10 @@ pub async fn run(shop: Shop, number: usize, shutdown: CancellationToken) {
                 Some(brake.pull(*reason, &job.key, pass, text))
             }
             Ok(outcome) => {
-                trouble = 0;
+                *trouble = 0;
                 let wrote = outcome.kind == ReconcileOutcome::Applied;
-                brake.ease(
-                    &job.key,
-                    pass,
-                    if wrote { Proof::Wrote } else { Proof::Looked },
-                );
+                let proof = if wrote { Proof::Wrote } else { Proof::Looked };
+                brake.ease(&job.key, pass, proof);
                 outcome.retry_in
             }
             Err(failure) if let Some(reason) = brake::reason(failure) => {
@@ -175,22 +243,23 @@ pub async fn run(shop: Shop, number: usize, shutdown: CancellationToken) {
             Err(failure) => {
                 brake.ease(&job.key, pass, Proof::Looked);
                 if matches!(failure, Error::Busy { .. }) {
-                    queue.done(&job.key, Some(Instant::now() + BUSY));
-                    continue;
+                    self.queue.done(&job.key, Some(Instant::now() + BUSY));
+                    return;
                 }
-                trouble += 1;
-                if trouble == 1 {
+                *trouble += 1;
+                if *trouble == 1 {
                     error!(
                         tenant.id = &*job.key,
                         "reconcile tenant {}: {failure}", job.key
                     );
                 }
-                Some(disposition::backoff(&retry, trouble))
+                Some(disposition::backoff(&self.retry, *trouble))
             }
         };
-        count(&metrics, &job, &result);
+        count(&self.metrics, job, &result);
         let _ = failpoint::pass("work.done").await;
-        queue.done(&job.key, retry_in.map(|delay| Instant::now() + delay));
+        let retry_at = retry_in.map(|delay| Instant::now() + delay);
+        self.queue.done(&job.key, retry_at);
     }
 }
 

@@ -1,6 +1,6 @@
 //! The census: what state each tenant is in, asked of registry, catalog and ledger in one query.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, ops::AddAssign, sync::Arc};
 
 use serde::Serialize;
 use tokio_postgres::{
@@ -21,8 +21,9 @@ use crate::{
 
 const CENSUS: &str = include_str!("census.sql");
 const LOST: &str = "WHEN NOT has_tables THEN 'lost'";
-/// Tenants a listing reads at a time.
-const LIST_PAGE: u32 = 1000;
+const WINDOW: &str = include_str!("window.sql");
+/// Rows of the registry that one statement judges: a long one would hold back vacuum and concurrent index builds.
+const WINDOW_SIZE: u32 = 5000;
 const HEAD_CHECK: &str = include_str!("head_check.sql");
 
 /// Columns of one tenant; times as seconds, so that only the database's clock is ever compared.
@@ -32,12 +33,15 @@ SELECT tenant_id, name, schema, namespace, has_tables, state, ordinal, version, 
        coalesce(problem, error) AS error, error_sqlstate, error_version,
        pg_catalog.to_char(error_at AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"') AS error_at,
        pg_catalog.to_char(migrated_at AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"') AS migrated_at,
-       held_by, held_why, known_state, stamp,
+       held_by, held_why, known_state, stamp, native,
        (SELECT b.version FROM tenantd.breaker b
         WHERE b.opened_at IS NOT NULL AND pg_catalog.array_position($2, b.digest) > judged.ordinal
           AND pg_catalog.array_position($2, b.digest) <= pg_catalog.array_position($2, $1)
         ORDER BY pg_catalog.array_position($2, b.digest) LIMIT 1) AS stopped
 FROM judged ";
+
+const DOUBTFUL: &str = "state <> 'current' OR known_state IS DISTINCT FROM state OR known_schema IS DISTINCT FROM schema
+    OR known_name IS DISTINCT FROM name OR known_namespace IS DISTINCT FROM namespace";
 
 /// The set and how far of it is released to the fleet.
 #[derive(Debug, Clone)]
@@ -81,27 +85,61 @@ pub struct Counts {
     /// Tenants whose schema exists and holds none.
     pub schemas_without_tables: i64,
     /// Tenants by state; every state is listed.
-    pub by_state: std::collections::BTreeMap<State, i64>,
+    pub by_state: BTreeMap<State, i64>,
 }
 
-/// Some tenants in order of id, and where to go on.
-#[derive(Debug)]
-pub struct Page {
-    /// The tenants.
-    pub tenants: Vec<Tenant>,
-    /// The id after which the next page begins; `None`: this was the last.
-    pub next: Option<String>,
-}
-
-impl Page {
-    fn of(rows: &[Row], limit: u32) -> Self {
-        let tenants: Vec<_> = rows.iter().map(Tenant::from_row).collect();
-        let next = tenants
-            .last()
-            .filter(|_| tenants.len() == limit as usize)
-            .map(|tenant| tenant.id.clone());
-        Self { tenants, next }
+impl Counts {
+    /// Of nobody; every state is listed.
+    pub fn new() -> Self {
+        let by_state = State::ALL.iter().map(|&state| (state, 0)).collect();
+        Self {
+            by_state,
+            ..Self::default()
+        }
     }
+
+    /// Adds those of some tenants in one state: how many, how many have a schema, how many have tables.
+    fn add(&mut self, state: State, [tenants, existing, filled]: [i64; 3]) {
+        self.tenants += tenants;
+        self.schemas_existing += existing;
+        self.schemas_with_tables += filled;
+        self.schemas_without_tables += existing - filled;
+        *self.by_state.entry(state).or_default() += tenants;
+    }
+}
+
+impl AddAssign for Counts {
+    fn add_assign(&mut self, other: Self) {
+        self.tenants += other.tenants;
+        self.schemas_existing += other.schemas_existing;
+        self.schemas_with_tables += other.schemas_with_tables;
+        self.schemas_without_tables += other.schemas_without_tables;
+        for (state, tenants) in other.by_state {
+            *self.by_state.entry(state).or_default() += tenants;
+        }
+    }
+}
+
+/// Which tenants of a window are told one by one.
+#[derive(Debug, Clone, Copy)]
+pub enum Which<'a> {
+    /// All of them.
+    All,
+    /// Those in one of these states.
+    In(&'a [State]),
+    /// Those that may need something, or of whom the ledger says something else.
+    Doubtful,
+}
+
+/// Consecutive tenants of the fleet, each looked into.
+#[derive(Debug)]
+pub struct Window {
+    /// Those that were asked for, in the order of their ids.
+    pub tenants: Vec<Tenant>,
+    /// All of them in numbers.
+    pub counts: Counts,
+    /// The id after which the next window begins; `None`: this was the last.
+    pub next: Option<String>,
 }
 
 /// Asks the questions. Holds the rendered SQL and what of the set it compares with.
@@ -147,18 +185,28 @@ impl Census {
         let tail = format!("{TENANT} LIMIT 1");
         match self.ask(client, Scope::Ids, &tail, &[id]).await {
             Ok(rows) => Ok(rows.first().map(Tenant::from_row)),
-            // A payload that the id's type cannot hold names no tenant.
-            Err(error)
-                if error
-                    .code()
-                    .is_some_and(|code| code.code().starts_with("22")) =>
-            {
-                Ok(None)
-            }
+            Err(error) if is_no_id(&error) => Ok(None),
             Err(source) => Err(Error::Postgres {
                 operation: format!("look up tenant {id}"),
                 source,
             }),
+        }
+    }
+
+    /// The tenants with these ids, in order of id. `None`: one of them cannot be an id.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn tenants(&self, client: &Client, ids: &[&str]) -> Result<Option<Vec<Tenant>>> {
+        let tail = format!("{TENANT} ORDER BY tenant_id COLLATE \"C\"");
+        match self.ask(client, Scope::Ids, &tail, ids).await {
+            Err(error) if is_no_id(&error) => Ok(None),
+            rows => Ok(Some(
+                rows.during("look up tenants")?
+                    .iter()
+                    .map(Tenant::from_row)
+                    .collect(),
+            )),
         }
     }
 
@@ -176,129 +224,80 @@ impl Census {
             .collect())
     }
 
-    /// The head check: one page of the tenants that may need something by registry and ledger alone,
-    /// after this id, in order of id.
+    /// The head check: ids of tenants that may need something by registry and ledger alone, those after this one
+    /// as text; at most so many.
     ///
     /// # Errors
     /// When the database does not answer.
-    pub async fn behind(&self, client: &Client, after: &str, limit: u32) -> Result<Page> {
+    pub async fn behind(&self, client: &Client, after: &str, limit: u32) -> Result<Vec<String>> {
         let sql = self.registry.render(HEAD_CHECK, Scope::All) + &format!("LIMIT {limit}");
         let rows = client
             .query_typed(&sql, &[(&self.head, Type::TEXT), (&after, Type::TEXT)])
             .await
             .during("check the fleet's heads")?;
-        let ids: Vec<&str> = rows.iter().map(|row| row.get(0)).collect();
-        let next = ids
-            .last()
-            .filter(|_| ids.len() == limit as usize)
-            .map(|&id| id.to_owned());
-        if ids.is_empty() {
-            return Ok(Page {
-                tenants: Vec::new(),
-                next,
-            });
-        }
-        let tail = format!("{TENANT} ORDER BY tenant_id COLLATE \"C\"");
+        Ok(rows.iter().map(|row| row.get(0)).collect())
+    }
+
+    /// The full look: the tenants after this id, each looked into.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn window(
+        &self,
+        client: &Client,
+        which: Which<'_>,
+        after: Option<&str>,
+    ) -> Result<Window> {
+        let which = match which {
+            Which::All => "true".to_owned(),
+            Which::In(states) => {
+                let names: Vec<_> = states.iter().map(|state| format!("'{state}'")).collect();
+                format!("state IN ({})", names.join(", "))
+            }
+            Which::Doubtful => DOUBTFUL.to_owned(),
+        };
+        let tail = WINDOW
+            .replace("{tenants}", TENANT)
+            .replace("{which}", &which);
         let rows = self
-            .ask(client, Scope::Ids, &tail, &ids)
+            .ask(client, Scope::Window(WINDOW_SIZE), &tail, after.as_slice())
             .await
-            .during("look up tenants")?;
-        Ok(Page {
-            tenants: rows.iter().map(Tenant::from_row).collect(),
-            next,
+            .during("look into the schemas of the fleet")?;
+        let mut counts = Counts::new();
+        let numbers = rows[0].get::<_, Option<&str>>("counts").unwrap_or("{}");
+        let numbers: BTreeMap<String, [i64; 3]> = serde_json::from_str(numbers).unwrap_or_default();
+        for (state, numbers) in numbers {
+            counts.add(
+                State::from_name(&state).expect("census.sql names states of ours only"),
+                numbers,
+            );
+        }
+        let whole = rows[0].get::<_, i64>("seen") == i64::from(WINDOW_SIZE);
+        let tenants = rows
+            .iter()
+            .filter(|row| row.get::<_, Option<&str>>("state").is_some());
+        Ok(Window {
+            tenants: tenants.map(Tenant::from_row).collect(),
+            counts,
+            next: rows[0].get::<_, Option<String>>("last").filter(|_| whole),
         })
     }
 
-    /// The full sweep: one page of the tenants that may need something once every schema was looked
-    /// into, after this id, in order of id.
+    /// All tenants, or those in some states, in the order of their ids; read window by window.
     ///
     /// # Errors
     /// When the database does not answer.
-    pub async fn doubtful(&self, client: &Client, after: &str, limit: u32) -> Result<Page> {
-        let tail = format!(
-            "{TENANT}
-             WHERE tenant_id COLLATE \"C\" > $5[1]
-               AND (state <> 'current' OR known_state IS DISTINCT FROM state OR known_schema IS DISTINCT FROM schema
-                    OR known_name IS DISTINCT FROM name OR known_namespace IS DISTINCT FROM namespace)
-             ORDER BY tenant_id COLLATE \"C\" LIMIT {limit}"
-        );
-        let rows = self
-            .ask(client, Scope::All, &tail, &[after])
-            .await
-            .during("scan the fleet")?;
-        Ok(Page::of(&rows, limit))
-    }
-
-    /// One page of all tenants, after this id, in order of id; only those of one group when given.
-    ///
-    /// # Errors
-    /// When the database does not answer.
-    pub async fn page(
-        &self,
-        client: &Client,
-        states: Option<&[State]>,
-        after: &str,
-        limit: u32,
-    ) -> Result<Page> {
-        let states = states.map_or_else(String::new, |states| {
-            let names: Vec<_> = states.iter().map(|state| format!("'{state}'")).collect();
-            format!("AND state IN ({})", names.join(", "))
-        });
-        let tail = format!(
-            "{TENANT} WHERE tenant_id COLLATE \"C\" > $5[1] {states}
-             ORDER BY tenant_id COLLATE \"C\" LIMIT {limit}"
-        );
-        let rows = self
-            .ask(client, Scope::All, &tail, &[after])
-            .await
-            .during("list the tenants")?;
-        Ok(Page::of(&rows, limit))
-    }
-
-    /// All tenants, or those in some states, in order of id; read page by page.
-    ///
-    /// # Errors
-    /// When the database does not answer.
-    pub async fn list(&self, client: &Client, states: Option<&[State]>) -> Result<Vec<Tenant>> {
+    pub async fn list(&self, client: &Client, which: Which<'_>) -> Result<Vec<Tenant>> {
         let mut all = Vec::new();
-        let mut after = String::new();
+        let mut after = None;
         loop {
-            let page = self.page(client, states, &after, LIST_PAGE).await?;
-            all.extend(page.tenants);
-            match page.next {
-                Some(next) => after = next,
-                None => return Ok(all),
+            let window = self.window(client, which, after.as_deref()).await?;
+            all.extend(window.tenants);
+            if window.next.is_none() {
+                return Ok(all);
             }
+            after = window.next;
         }
-    }
-
-    /// The fleet in numbers.
-    ///
-    /// # Errors
-    /// When the database does not answer.
-    pub async fn counts(&self, client: &Client) -> Result<Counts> {
-        let tail = "SELECT state, pg_catalog.count(*), pg_catalog.count(namespace),
-                           pg_catalog.count(*) FILTER (WHERE has_tables) FROM judged
-                    WHERE $5::text[] IS NOT NULL GROUP BY state";
-        let rows = self
-            .ask(client, Scope::All, tail, &[])
-            .await
-            .during("count the fleet")?;
-        let mut counts = Counts::default();
-        counts
-            .by_state
-            .extend(State::ALL.iter().map(|&state| (state, 0)));
-        for row in rows {
-            let (tenants, existing, filled): (i64, i64, i64) = (row.get(1), row.get(2), row.get(3));
-            counts.tenants += tenants;
-            counts.schemas_existing += existing;
-            counts.schemas_with_tables += filled;
-            if let Some(state) = State::from_name(row.get(0)) {
-                counts.by_state.insert(state, tenants);
-            }
-        }
-        counts.schemas_without_tables = counts.schemas_existing - counts.schemas_with_tables;
-        Ok(counts)
     }
 
     /// One round trip: the statement is sent unprepared with its types.
@@ -322,4 +321,11 @@ impl Census {
         ];
         client.query_typed(&sql, &params).await
     }
+}
+
+/// A payload that the id's type cannot hold names no tenant.
+fn is_no_id(error: &tokio_postgres::Error) -> bool {
+    error
+        .code()
+        .is_some_and(|code| code.code().starts_with("22"))
 }

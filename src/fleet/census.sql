@@ -3,11 +3,11 @@
 -- everywhere. In braces: names from the configuration, quoted.
 --   $1 the head's digest   $2 digests, $3 versions, $4 checksums of the set, in order   $5 which tenants
 WITH registry AS (
-    SELECT r.{id}::text AS tenant_id, {name} AS name, {schema} AS schema
+    SELECT r.{id} AS native, r.{id}::text AS tenant_id, {name} AS name, {schema} AS schema
     FROM {registry} r
     WHERE {filter}
 ), seen AS (
-    SELECT r.tenant_id, r.name, r.schema, t.id AS key, n.oid AS namespace, t.namespace AS known_namespace,
+    SELECT r.native, r.tenant_id, r.name, r.schema, t.id AS key, n.oid AS namespace, t.namespace AS known_namespace,
            t.schema AS known_schema, t.state AS known_state, t.name AS known_name,
            t.version, t.digest, t.attempts, t.next_attempt, t.error, t.error_sqlstate, t.error_version, t.error_at,
            t.error_head, t.migrated_at, t.held_by, t.held_why,

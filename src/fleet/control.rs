@@ -54,6 +54,11 @@ const MIGRATIONS: &[(i32, &str, &str)] = &[
         "search_path",
         include_str!("../../migrations/control/0008_search_path.sql"),
     ),
+    (
+        11,
+        "together",
+        include_str!("../../migrations/control/0011_together.sql"),
+    ),
 ];
 
 /// Version of the control schema that this program works with.

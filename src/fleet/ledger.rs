@@ -36,18 +36,23 @@ pub struct Failure<'a> {
 /// # Errors
 /// When the database does not answer.
 pub async fn note(client: &Client, tenants: &[Tenant]) -> Result<()> {
+    // A release marks everybody who lags; that a current tenant does is not written a second time.
+    let lags =
+        |t: &&Tenant| t.state == State::Behind && t.known_state.as_deref() == Some("current");
+    let tenants: Vec<_> = tenants.iter().filter(|tenant| !lags(tenant)).collect();
     if tenants.is_empty() {
         return Ok(());
     }
-    let refused = |tenant: &&Tenant| tenant.state == State::Refused;
-    let text = |field: fn(&Tenant) -> Option<&str>| tenants.iter().map(field).collect::<Vec<_>>();
+    let refused = |tenant: &Tenant| tenant.state == State::Refused;
+    let text =
+        |field: fn(&Tenant) -> Option<&str>| tenants.iter().map(|t| field(t)).collect::<Vec<_>>();
     let schemas: Vec<_> = tenants
         .iter()
-        .map(|t| (!refused(&t)).then_some(t.schema.as_str()))
+        .map(|t| (!refused(t)).then_some(t.schema.as_str()))
         .collect();
     let problems: Vec<_> = tenants
         .iter()
-        .map(|t| t.error.as_deref().filter(|_| refused(&t)))
+        .map(|t| t.error.as_deref().filter(|_| refused(t)))
         .collect();
     let namespaces: Vec<_> = tenants.iter().map(|t| t.namespace).collect();
     client
@@ -231,4 +236,18 @@ pub async fn publish(client: &mut Client, release: &Release, by: &str) -> Result
         .during(what())?;
     transaction.commit().await.during(what())?;
     Ok(None)
+}
+
+/// Waits until everything that was committed before, by whomever and however, is on disk. Only a write that
+/// changes a row does that: an empty commit or a SELECT waits for nothing.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn flush(client: &Client) -> Result<()> {
+    client
+        .batch_execute(
+            "BEGIN; SET LOCAL synchronous_commit = on; UPDATE tenantd.head SET released_at = released_at; COMMIT",
+        )
+        .await
+        .during("wait until the rollout is on disk")
 }

@@ -27,6 +27,8 @@ pub struct Registry {
 pub enum Scope {
     /// All of them.
     All,
+    /// The next so many after the id in `$5`, or the first where there is none; in the order of their ids.
+    Window(u32),
     /// Those whose ids are in `$5`.
     Ids,
     /// Those whose ids or schemas are in `$5`: what people type.
@@ -127,6 +129,11 @@ impl Registry {
         let filter = format!("({filter}\n) AND r.{id} IS NOT NULL");
         match scope {
             Scope::All => filter,
+            // By the column itself, so that its index gives the rows in order.
+            Scope::Window(size) => format!(
+                "{filter} AND (pg_catalog.cardinality($5::text[]) = 0 OR r.{id} > ($5::text[])[1]::{id_type})
+                 ORDER BY r.{id} LIMIT {size}"
+            ),
             Scope::Ids => format!("{filter} AND r.{id} = ANY ($5::text[]::{id_type}[])"),
             Scope::Names => {
                 format!(

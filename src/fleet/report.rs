@@ -5,7 +5,7 @@ use tokio_postgres::Client;
 
 use super::{
     breaker::{self, Stopped},
-    census::{Census, Counts, Release},
+    census::{Census, Counts, Release, Which},
     instances,
     state::{Group, State},
     tenant::Tenant,
@@ -17,7 +17,7 @@ use crate::error::Result;
 pub const SCHEMA_VERSION: u32 = 1;
 
 /// Tenants that need a person and are listed without being asked for.
-const ATTENTION: u32 = 100;
+const ATTENTION: usize = 100;
 
 /// The fleet, or part of it.
 #[derive(Debug, Clone, Serialize)]
@@ -123,24 +123,54 @@ impl Report {
         database: &str,
         listed: Listed<'_>,
     ) -> Result<Self> {
-        let counts = census.counts(client).await?;
         let needy: Vec<State> = State::ALL
             .iter()
             .copied()
             .filter(|state| state.group() == Group::NeedsPerson)
             .collect();
-        let attention = census.page(client, Some(&needy), "", ATTENTION).await?;
-        let reports = |tenants: &[Tenant]| -> Vec<_> {
-            tenants
-                .iter()
-                .map(|tenant| TenantReport::new(tenant, release))
-                .collect()
+        let which = match listed {
+            Listed::All => Which::All,
+            _ => Which::In(&needy),
         };
-        let tenants = match listed {
-            Listed::Attention => None,
-            Listed::Named(names) => Some(reports(&census.find(client, names).await?)),
-            Listed::All => Some(reports(&census.list(client, None).await?)),
-        };
+        let report = |tenant: &Tenant| TenantReport::new(tenant, release);
+        let (mut counts, mut attention, mut tenants) = (Counts::new(), Vec::new(), None);
+        let mut after = None;
+        loop {
+            let window = census.window(client, which, after.as_deref()).await?;
+            counts += window.counts;
+            let is_needy = |tenant: &&Tenant| tenant.state.group() == Group::NeedsPerson;
+            // One more than is shown tells that there are more.
+            let room = ATTENTION + 1 - attention.len();
+            attention.extend(
+                window
+                    .tenants
+                    .iter()
+                    .filter(is_needy)
+                    .take(room)
+                    .map(report),
+            );
+            if let Listed::All = listed {
+                tenants
+                    .get_or_insert_with(Vec::new)
+                    .extend(window.tenants.iter().map(report));
+            }
+            after = window.next;
+            if after.is_none() {
+                break;
+            }
+        }
+        if let Listed::Named(names) = listed {
+            tenants = Some(
+                census
+                    .find(client, names)
+                    .await?
+                    .iter()
+                    .map(report)
+                    .collect(),
+            );
+        }
+        let attention_truncated = attention.len() > ATTENTION;
+        attention.truncate(ATTENTION);
         let stopped = breaker::stopped(client, release).await?;
         let daemons = instances::running(client).await?;
         let drifted = verify::drifted(client).await?;
@@ -150,8 +180,8 @@ impl Report {
             head: release.head().version.clone(),
             counts,
             drifted,
-            attention: reports(&attention.tenants),
-            attention_truncated: attention.next.is_some(),
+            attention,
+            attention_truncated,
             tenants,
             stopped,
             daemons: daemons

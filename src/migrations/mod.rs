@@ -6,6 +6,6 @@ pub mod plan;
 pub mod set;
 
 pub use check::{Alone, Finding, Severity};
-pub use file::Migration;
+pub use file::{Markers, Migration};
 pub use plan::{Plan, Step};
 pub use set::{FileFinding, MigrationSet, SetError};

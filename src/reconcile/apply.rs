@@ -40,18 +40,7 @@ pub async fn apply(
     release: &Release,
     message: &Message,
 ) -> Result<(), ApplyError> {
-    let mut answered = 0;
-    let sent = async {
-        let stream = client.simple_query_raw(&message.sql).await?;
-        pin_mut!(stream);
-        while let Some(reply) = stream.try_next().await? {
-            if let SimpleQueryMessage::CommandComplete(_) = reply {
-                answered += 1;
-            }
-        }
-        Ok(())
-    };
-    let result: Result<(), tokio_postgres::Error> = sent.await;
+    let (answered, result) = send(client, &message.sql).await;
     result.map_err(|source| {
         let position = source.as_db_error().and_then(|error| error.position());
         ApplyError {
@@ -61,4 +50,21 @@ pub async fn apply(
             source,
         }
     })
+}
+
+/// Sends statements as one simple query: how many were answered, and the error of the one that was not.
+pub(super) async fn send(client: &Client, sql: &str) -> (usize, Result<(), tokio_postgres::Error>) {
+    let mut answered = 0;
+    let sent = async {
+        let stream = client.simple_query_raw(sql).await?;
+        pin_mut!(stream);
+        while let Some(reply) = stream.try_next().await? {
+            if let SimpleQueryMessage::CommandComplete(_) = reply {
+                answered += 1;
+            }
+        }
+        Ok(())
+    };
+    let result = sent.await;
+    (answered, result)
 }

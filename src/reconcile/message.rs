@@ -58,6 +58,8 @@ pub struct Envelope {
     pub lock_timeout: Duration,
     /// Send `tenant_ready` from the last transaction.
     pub notify: bool,
+    /// Commit without waiting for the disk: nobody waits for this tenant.
+    pub asynchronous: bool,
 }
 
 /// What a message is made for: one tenant, from where it stands now.
@@ -215,11 +217,13 @@ impl Message {
     }
 
     fn open(&mut self, work: Work<'_>, digest: Option<&str>, namespace: &str, files: &[Migration]) {
-        let deadlock = if work.settings.yields_deadlocks {
-            ", pg_catalog.set_config('deadlock_timeout', '10ms', true)"
-        } else {
-            ""
-        };
+        let mut more = String::new();
+        if work.settings.yields_deadlocks {
+            more += ", pg_catalog.set_config('deadlock_timeout', '10ms', true)";
+        }
+        if work.envelope.asynchronous {
+            more += ", pg_catalog.set_config('synchronous_commit', 'off', true)";
+        }
         self.ours(
             &format!(
                 "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; \
@@ -227,7 +231,7 @@ impl Message {
                  pg_catalog.set_config('lock_timeout', '{lock}ms', true), \
                  pg_catalog.set_config('statement_timeout', '{statement}ms', true), \
                  pg_catalog.set_config('standard_conforming_strings', 'on', true), \
-                 pg_catalog.pg_try_advisory_xact_lock_shared({RUNNING}, {first}){deadlock}; \
+                 pg_catalog.pg_try_advisory_xact_lock_shared({RUNNING}, {first}){more}; \
                  SELECT tenantd.guard({id}, {name}, {digest}, {namespace}, pg_catalog.current_schema())",
                 path = Literal(&work.search_path()),
                 lock = work.envelope.lock_timeout.as_millis(),

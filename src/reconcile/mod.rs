@@ -1,6 +1,7 @@
 //! Bringing one tenant to head: which is next, what to do, doing it, and what a failure means.
 
 pub mod apply;
+pub mod batch;
 pub mod brake;
 pub mod breaker;
 pub mod disposition;
@@ -9,11 +10,14 @@ pub mod message;
 pub mod outside;
 pub mod pace;
 pub mod queue;
+pub mod quick;
 pub mod reconciler;
 pub mod runner;
 mod running;
+mod together;
 pub mod watch;
 
+pub use batch::Taken;
 pub use message::Settings;
 pub use queue::{Queue, Reason};
 pub use reconciler::{Limits, Loaded, Outcome, Reconciler};

@@ -7,6 +7,9 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
+/// What may pass at once is what may pass in so long.
+const EVEN: Duration = Duration::from_millis(100);
+
 /// Lets `max_rate` tenants a second pass.
 #[derive(Debug)]
 pub struct Pace {
@@ -28,15 +31,30 @@ impl Pace {
         }
     }
 
+    /// How many tenants may pass at once without the rate becoming uneven: a tenth of a second's.
+    pub fn at_once(&self) -> usize {
+        match self.gap {
+            Duration::ZERO => usize::MAX,
+            gap => usize::try_from(EVEN.as_nanos() / gap.as_nanos())
+                .unwrap_or(usize::MAX)
+                .max(1),
+        }
+    }
+
     /// Waits for the next place.
     pub async fn pass(&self) {
+        self.pass_all(1).await;
+    }
+
+    /// Waits for the next so many places; they begin together.
+    pub async fn pass_all(&self, tenants: usize) {
         if self.gap.is_zero() {
             return;
         }
         let place = {
             let mut next = self.next.lock().await;
             let place = (*next).max(Instant::now());
-            *next = place + self.gap;
+            *next = place + self.gap * u32::try_from(tenants).unwrap_or(u32::MAX);
             place
         };
         sleep_until(place).await;

@@ -40,6 +40,8 @@ pub struct Job {
     pub reason: Reason,
     /// When it was first woken.
     pub since: Instant,
+    /// It may be looked at with others: nobody has found yet that it needs a run of its own.
+    pub shared: bool,
 }
 
 /// What a wakeup did.
@@ -57,9 +59,33 @@ pub enum Woken {
 
 #[derive(Debug, Clone, Copy)]
 enum Place {
-    Waiting { reason: Reason, since: Instant },
+    Waiting { lane: Lane, since: Instant },
     Later { due: Instant },
     InFlight { rerun: Option<(Reason, Instant)> },
+}
+
+/// Keys that wait for one reason. Those that were looked at already and need a run of their own go first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Lane {
+    reason: Reason,
+    looked: Looked,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Looked {
+    /// Needs a run of its own.
+    Alone,
+    /// May be looked at with others.
+    NotYet,
+}
+
+/// Which reasons a worker takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Serves {
+    /// All.
+    Everything,
+    /// Those that somebody may wait for.
+    Live,
 }
 
 /// The queue. Bounded: `capacity` keys, whatever their place.
@@ -68,7 +94,7 @@ pub struct Queue {
     capacity: usize,
     places: HashMap<Key, Place>,
     /// A key whose reason became more urgent leaves a stale entry behind; `next` passes over it.
-    waiting: BTreeMap<Reason, VecDeque<Key>>,
+    waiting: BTreeMap<Lane, VecDeque<Key>>,
     later: BTreeSet<(Instant, Key)>,
     in_flight: usize,
     scattered: bool,
@@ -127,12 +153,9 @@ impl Queue {
         };
         let (key, place) = (Key::clone(key), *place);
         match place {
-            Place::Waiting {
-                reason: before,
-                since,
-            } => {
-                if reason < before {
-                    self.wait(key, reason, since);
+            Place::Waiting { lane, since } => {
+                if reason < lane.reason {
+                    self.enter(key, Lane { reason, ..lane }, since);
                 }
                 Woken::Coalesced
             }
@@ -155,25 +178,60 @@ impl Queue {
 
     /// The most urgent run, now in flight. `None`: nothing is due.
     pub fn next(&mut self, now: Instant) -> Option<Job> {
+        self.take(now, 1, Serves::Everything).pop()
+    }
+
+    /// The most urgent runs that may be made together, now in flight: at most so many, of one reason. Empty: nothing
+    /// is due.
+    pub fn take(&mut self, now: Instant, most: usize, serves: Serves) -> Vec<Job> {
         self.promote(now);
-        for (&reason, keys) in &mut self.waiting {
-            while let Some(key) = take(keys, self.scattered) {
-                match self.places.get_mut(&key) {
-                    Some(
-                        place @ &mut Place::Waiting {
-                            reason: current,
-                            since,
-                        },
-                    ) if current == reason => {
-                        *place = Place::InFlight { rerun: None };
-                        self.in_flight += 1;
-                        return Some(Job { key, reason, since });
-                    }
-                    _ => {}
+        let mut jobs = Vec::new();
+        for (&lane, keys) in &mut self.waiting {
+            if serves == Serves::Live && !lane.reason.is_event() {
+                break;
+            }
+            let most = if lane.looked == Looked::Alone {
+                1
+            } else {
+                most
+            };
+            while jobs.len() < most
+                && let Some(key) = pick(keys, self.scattered)
+            {
+                if let Some(place) = self.places.get_mut(&key)
+                    && let &mut Place::Waiting {
+                        lane: current,
+                        since,
+                    } = place
+                    && current == lane
+                {
+                    *place = Place::InFlight { rerun: None };
+                    self.in_flight += 1;
+                    jobs.push(Job {
+                        key,
+                        reason: lane.reason,
+                        since,
+                        shared: lane.looked == Looked::NotYet,
+                    });
                 }
             }
+            if !jobs.is_empty() {
+                break;
+            }
         }
-        None
+        jobs
+    }
+
+    /// Gives a run back that was taken with others and has to be made alone. A wakeup meanwhile is part of it.
+    pub fn alone(&mut self, job: &Job) {
+        let Some((key, Place::InFlight { rerun })) = self.places.remove_entry(&job.key) else {
+            debug_assert!(false, "{} was not in flight", job.key);
+            return;
+        };
+        self.in_flight -= 1;
+        let reason = rerun.map_or(job.reason, |(reason, _)| reason.min(job.reason));
+        let looked = Looked::Alone;
+        self.enter(key, Lane { reason, looked }, job.since);
     }
 
     /// When `next` will have something although nobody wakes it.
@@ -209,11 +267,14 @@ impl Queue {
     }
 
     fn wait(&mut self, key: Key, reason: Reason, since: Instant) {
-        self.waiting
-            .entry(reason)
-            .or_default()
-            .push_back(Key::clone(&key));
-        self.places.insert(key, Place::Waiting { reason, since });
+        let looked = Looked::NotYet;
+        self.enter(key, Lane { reason, looked }, since);
+    }
+
+    fn enter(&mut self, key: Key, lane: Lane, since: Instant) {
+        let lanes = self.waiting.entry(lane).or_default();
+        lanes.push_back(Key::clone(&key));
+        self.places.insert(key, Place::Waiting { lane, since });
     }
 
     fn promote(&mut self, now: Instant) {
@@ -227,7 +288,7 @@ impl Queue {
     }
 }
 
-fn take(keys: &mut VecDeque<Key>, scattered: bool) -> Option<Key> {
+fn pick(keys: &mut VecDeque<Key>, scattered: bool) -> Option<Key> {
     let few = keys.len().min(SCATTER) as u64;
     if !scattered || few < 2 {
         return keys.pop_front();
@@ -299,6 +360,38 @@ mod tests {
         assert_eq!(queue.next(now).unwrap().reason, Reason::Login);
         queue.done("a", None);
         assert!(queue.is_empty());
+    }
+
+    #[test]
+    fn runs_of_one_reason_are_taken_together_and_those_given_back_alone() {
+        let (mut queue, now) = (Queue::new(9), Instant::now());
+        for key in ["a", "b", "c"] {
+            queue.wake(key, Reason::Sweep, now);
+        }
+        queue.wake("d", Reason::Login, now);
+        let taken = |queue: &mut Queue, most, serves| -> Vec<String> {
+            let jobs = queue.take(now, most, serves);
+            jobs.iter().map(|job| job.key.to_string()).collect()
+        };
+        assert_eq!(taken(&mut queue, 9, Serves::Everything), ["d"]);
+        assert_eq!(
+            taken(&mut queue, 9, Serves::Live),
+            [""; 0],
+            "a sweep is not live work"
+        );
+        let jobs = queue.take(now, 2, Serves::Everything);
+        assert_eq!(queue.wake("a", Reason::Insert, now), Woken::Rerun);
+        for job in &jobs {
+            queue.alone(job);
+        }
+        assert_eq!(
+            taken(&mut queue, 9, Serves::Live),
+            ["a"],
+            "somebody waits for it now"
+        );
+        assert_eq!(taken(&mut queue, 9, Serves::Everything), ["b"]);
+        assert_eq!(taken(&mut queue, 9, Serves::Everything), ["c"]);
+        assert_eq!(queue.in_flight(), 4);
     }
 
     #[test]

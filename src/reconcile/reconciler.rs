@@ -6,12 +6,21 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tokio_postgres::{error::SqlState, types::Type};
+use tokio_postgres::{CancelToken, error::SqlState, types::Type};
 use tracing::{debug, info, warn};
 
 use super::{
-    brake::BrakeReason, breaker::Tally, disposition, failure::Failed, message::Envelope,
-    queue::Reason, runner::Runner, running::Running, watch,
+    Settings,
+    brake::BrakeReason,
+    breaker::Tally,
+    disposition,
+    failure::Failed,
+    message::Envelope,
+    queue::Reason,
+    quick::Quick,
+    runner::Runner,
+    running::{Entry, Running},
+    watch,
 };
 use crate::{
     config::{LostPolicy, Retry},
@@ -40,6 +49,8 @@ pub struct Loaded {
     pub census: Census,
     /// What succeeded since it was loaded.
     pub tally: Tally,
+    /// How long its files take.
+    pub quick: Quick,
 }
 
 impl Loaded {
@@ -48,6 +59,7 @@ impl Loaded {
         Arc::new(Self {
             census: Census::new(registry, &release),
             tally: Tally::new(release.set.files().len()),
+            quick: Quick::new(release.set.files().len()),
             release,
         })
     }
@@ -64,11 +76,28 @@ pub struct Limits {
     pub max_hold: Duration,
     /// What to do with lost schemas.
     pub lost: LostPolicy,
+    /// Whether what nobody waits for is committed without waiting for the disk.
+    pub asynchronous: bool,
+}
+
+/// What follows from how a tenant was found.
+#[derive(Debug)]
+pub(super) enum Verdict {
+    /// It is current.
+    Settle,
+    /// There is nothing to do but to write down what was seen.
+    Note(ReconcileOutcome, Option<String>),
+    /// It is built anew.
+    Rebuild,
+    /// Its time has not come, for this reason; it does in so long, where that is known.
+    Wait(Option<String>, Option<Duration>),
+    /// It is brought to head.
+    Bring,
 }
 
 /// On whose behalf a tenant is worked on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Asker {
+pub(super) enum Asker {
     /// An event, a sweep, a command about all tenants.
     Fleet,
     /// A person who named this tenant.
@@ -166,6 +195,26 @@ impl Reconciler {
         self.limits.lost == LostPolicy::Rebuild
     }
 
+    /// How the files of a plan are run, where several tenants may take them in one transaction.
+    pub(super) fn together(&self, release: &Release, plan: &Plan) -> Option<&Settings> {
+        self.runner.together(release, plan)
+    }
+
+    /// Whether what nobody waits for is committed without waiting for the disk.
+    pub fn asynchronous(&self) -> bool {
+        self.limits.asynchronous
+    }
+
+    /// Notes an apply that can be cancelled, until the entry is dropped.
+    pub(super) fn enter(&self, schema: &str, cancel: CancelToken) -> Entry {
+        self.running.enter(schema, cancel)
+    }
+
+    /// Whether everything that runs was cancelled.
+    pub(super) fn stopping(&self) -> bool {
+        self.running.ended()
+    }
+
     /// What would be done to a tenant.
     pub fn plan(&self, loaded: &Loaded, tenant: &Tenant) -> Plan {
         self.runner.plan(&loaded.release, tenant)
@@ -198,46 +247,49 @@ impl Reconciler {
             return Ok(Outcome::without_tenant(start));
         };
         failpoint::pass("reconcile.looked").await?;
-        let done = |kind, message: Option<String>| Outcome {
-            kind,
-            applied: 0,
-            version: tenant.version.clone(),
-            message,
-            retry_in: None,
-            trouble: None,
-            tripped: false,
-            took: start.elapsed(),
-            tenant: Some(tenant.clone()),
-        };
-        match tenant.state {
-            State::Current => {
-                self.settle(&connection, &tenant, reason).await?;
-                return Ok(done(ReconcileOutcome::Current, None));
+        let done = |kind, message| Ok(Outcome::of(tenant.clone(), kind, message, start));
+        match self.judge(&tenant, reason, asker) {
+            Verdict::Settle => {
+                self.settle(&connection, std::slice::from_ref(&tenant), reason)
+                    .await?;
+                done(ReconcileOutcome::Current, None)
             }
-            State::Ahead => {
+            Verdict::Note(kind, message) => {
                 ledger::note(&connection, std::slice::from_ref(&tenant)).await?;
-                return Ok(done(ReconcileOutcome::Current, None));
+                done(kind, message)
             }
-            State::Lost if self.limits.lost == LostPolicy::Rebuild => {
+            Verdict::Rebuild => {
                 drop(connection);
-                return Box::pin(self.rebuild(&tenant, reason)).await;
+                Box::pin(self.rebuild(&tenant, reason)).await
             }
+            Verdict::Wait(message, retry_in) => Ok(Outcome {
+                retry_in,
+                ..Outcome::of(tenant.clone(), ReconcileOutcome::Waiting, message, start)
+            }),
+            Verdict::Bring => {
+                self.bring(connection, &loaded, tenant, (reason, asker), start)
+                    .await
+            }
+        }
+    }
+
+    /// What is to be done: pure.
+    pub(super) fn judge(&self, tenant: &Tenant, reason: Reason, asker: Asker) -> Verdict {
+        match tenant.state {
+            State::Current => Verdict::Settle,
+            State::Ahead => Verdict::Note(ReconcileOutcome::Current, None),
+            State::Lost if self.limits.lost == LostPolicy::Rebuild => Verdict::Rebuild,
             state if state.group() == Group::NeedsPerson => {
-                ledger::note(&connection, std::slice::from_ref(&tenant)).await?;
-                return Ok(done(ReconcileOutcome::LeftAlone, Some(tenant.advice())));
+                Verdict::Note(ReconcileOutcome::LeftAlone, Some(tenant.advice()))
             }
             _ if asker == Asker::Fleet && tenant.stopped.is_some() => {
-                return Ok(done(ReconcileOutcome::Waiting, tenant.waits_for_release()));
+                Verdict::Wait(tenant.waits_for_release(), None)
             }
-            state if state.waits() && !due(&tenant, reason) => {
-                let mut outcome = done(ReconcileOutcome::Waiting, tenant.error.clone());
-                outcome.retry_in = tenant.next_in;
-                return Ok(outcome);
+            state if state.waits() && !due(tenant, reason) => {
+                Verdict::Wait(tenant.error.clone(), tenant.next_in)
             }
-            _ => {}
+            _ => Verdict::Bring,
         }
-        self.bring(connection, &loaded, tenant, (reason, asker), start)
-            .await
     }
 
     /// Sets the remains of a lost schema aside and builds the tenant anew.
@@ -257,25 +309,36 @@ impl Reconciler {
         self.reconcile(&tenant.id, reason).await
     }
 
-    /// A tenant that is current: notes it where the ledger says otherwise, and tells who waits.
-    async fn settle(&self, connection: &Connection, tenant: &Tenant, reason: Reason) -> Result<()> {
-        if tenant.known_state.as_deref() != Some(State::Current.as_str()) {
-            ledger::note(connection, std::slice::from_ref(tenant)).await?;
+    /// Tenants that are current: notes it where the ledger says otherwise, and tells who waits.
+    pub(super) async fn settle(
+        &self,
+        connection: &Connection,
+        tenants: &[Tenant],
+        reason: Reason,
+    ) -> Result<()> {
+        let unknown =
+            |tenant: &&Tenant| tenant.known_state.as_deref() != Some(State::Current.as_str());
+        let noted: Vec<_> = tenants.iter().filter(unknown).cloned().collect();
+        ledger::note(connection, &noted).await?;
+        if !reason.is_event() || tenants.is_empty() {
+            return Ok(());
         }
-        if reason.is_event() {
-            connection
-                .execute_typed(
-                    "WITH caught_up AS (
-                         DELETE FROM tenantd.behind b USING tenantd.tenant t, tenantd.head h
-                         WHERE b.tenant_id = $1 AND t.tenant_id = b.tenant_id AND t.digest = h.digest
-                     )
-                     SELECT pg_catalog.pg_notify('tenant_ready', $1)
-                                WHERE pg_catalog.pg_notification_queue_usage() < 0.5",
-                    &[(&tenant.id, Type::TEXT)],
-                )
-                .await
-                .during(format!("tell that tenant {} is ready", tenant.id))?;
-        }
+        let ids: Vec<&str> = tenants.iter().map(|tenant| tenant.id.as_str()).collect();
+        connection
+            .execute_typed(
+                "WITH caught_up AS (
+                     DELETE FROM tenantd.behind b USING tenantd.tenant t, tenantd.head h
+                     WHERE b.tenant_id = ANY ($1) AND t.tenant_id = b.tenant_id AND t.digest = h.digest
+                 )
+                 SELECT pg_catalog.pg_notify('tenant_ready', id) FROM pg_catalog.unnest($1::text[]) id
+                 WHERE pg_catalog.pg_notification_queue_usage() < 0.5",
+                &[(&ids, Type::TEXT_ARRAY)],
+            )
+            .await
+            .during(match ids[..] {
+                [id] => format!("tell that tenant {id} is ready"),
+                _ => format!("tell that {} tenants are ready", ids.len()),
+            })?;
         Ok(())
     }
 
@@ -296,9 +359,11 @@ impl Reconciler {
         let envelope = Envelope {
             lock_timeout,
             notify: reason.is_event(),
+            asynchronous: self.limits.asynchronous && !reason.is_event(),
         };
         failpoint::pass("reconcile.planned").await?;
         let before = tenant.ordinal.unwrap_or(0);
+        let applying_since = Instant::now();
         let outside = plan.steps.iter().any(Step::is_outside);
         let connection = match &self.direct {
             Some(direct) if outside => {
@@ -347,6 +412,11 @@ impl Reconciler {
             Ok(()) => {
                 failpoint::pass("reconcile.applied").await?;
                 loaded.tally.succeeded(before, release.head);
+                if tenant.has_tables && envelope.asynchronous {
+                    loaded
+                        .quick
+                        .took(before, release.head, applying_since.elapsed());
+                }
                 give_back(connection.release(), seen.cancelling);
                 let ms = outcome.took.as_millis();
                 info!(
@@ -435,7 +505,27 @@ fn due(tenant: &Tenant, reason: Reason) -> bool {
 }
 
 impl Outcome {
-    fn without_tenant(start: Instant) -> Self {
+    /// Nothing was applied.
+    pub(super) fn of(
+        tenant: Tenant,
+        kind: ReconcileOutcome,
+        message: Option<String>,
+        start: Instant,
+    ) -> Self {
+        Self {
+            kind,
+            applied: 0,
+            version: tenant.version.clone(),
+            message,
+            retry_in: None,
+            trouble: None,
+            tripped: false,
+            took: start.elapsed(),
+            tenant: Some(tenant),
+        }
+    }
+
+    pub(super) fn without_tenant(start: Instant) -> Self {
         Self {
             kind: ReconcileOutcome::Gone,
             tenant: None,

@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     fleet::{Release, Tenant},
-    migrations::{Migration, Plan, Step},
+    migrations::{Markers, Migration, Plan, Step},
 };
 
 /// Brings one schema from what was observed to the released head.
@@ -27,6 +27,9 @@ pub trait Runner: Send + Sync {
         plan: &'a Plan,
         envelope: Envelope,
     ) -> BoxFuture<'a, Result<(), ApplyError>>;
+
+    /// How the files are run, where several tenants may take this plan's in one transaction.
+    fn together(&self, release: &Release, plan: &Plan) -> Option<&Settings>;
 }
 
 /// Runs the SQL files of the migration set, one message a tenant.
@@ -91,6 +94,13 @@ impl Runner for SqlFiles {
             }
             Ok(())
         })
+    }
+
+    fn together(&self, release: &Release, plan: &Plan) -> Option<&Settings> {
+        let shares = |file: &Migration| !file.opaque && file.markers == Markers::default();
+        let all = plan.steps.iter().all(|step| !step.is_outside())
+            && plan.files(release.set.files()).all(shares);
+        (all && !plan.create_schema).then_some(&self.settings)
     }
 }
 
