@@ -343,11 +343,23 @@ mod slow {
 
     #[tokio::test]
     async fn a_full_disk_stops_work_and_quarantines_nobody() {
+        // However long the disk takes to fill: a file that needs room waits for the application to say that it is full.
+        const FULL: &str = "SELECT pg_advisory_lock(28)";
         let server = Server::with_small_disk().await;
         let app = at_work(&server, "full_disk").await;
+        app.migration(
+            "0005_rows.sql",
+            "DO $$ BEGIN
+                 WHILE NOT EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND classid = 0 AND objid = 28) LOOP
+                     PERFORM pg_sleep(0.02);
+                 END LOOP;
+             END $$;
+             INSERT INTO items SELECT i, repeat('x', 500) FROM generate_series(1, 1000) i;",
+        );
         let daemon = app.start();
         at_work_pid(&app, &daemon).await;
         let ballast = server.fill();
+        app.run(FULL).await;
         until("the disk to be full for it", async || {
             (daemon.log().contains("53100"), daemon.log())
         })
