@@ -46,6 +46,11 @@ async fn every_endpoint_answers_with_its_type_and_nothing_else_is_served() {
             "200 OK",
             "text/plain; version=0.0.4; charset=utf-8",
         ),
+        (
+            "GET /metrics?x=1",
+            "200 OK",
+            "text/plain; version=0.0.4; charset=utf-8",
+        ),
         ("GET /livez", "200 OK", json),
         ("GET /healthz", "200 OK", json),
         ("GET /-/healthy", "200 OK", json),
@@ -55,6 +60,7 @@ async fn every_endpoint_answers_with_its_type_and_nothing_else_is_served() {
         ("GET /etc/passwd", "404 Not Found", json),
         ("POST /metrics", "405 Method Not Allowed", json),
         ("DELETE /", "405 Method Not Allowed", json),
+        ("TRACE /metrics", "405 Method Not Allowed", json),
     ] {
         let answer = request(&daemon, line).await;
         let (head, body) = answer.split_once("\r\n\r\n").unwrap();

@@ -262,7 +262,7 @@ pub const FAULTS: &[Fault] = &[
         "three files go over 1 500 tenants: the application has no error and never waits 3 s", "two cores for all say little of a 99th percentile", &[
         "faults::lifecycle::slow::an_application_is_served_while_a_storm_of_ddl_goes_over_its_neighbours",]),
     fault(55, "Hostile names",
-        "refused with a reason, or quoted everywhere", "", &[
+        "refused with a reason, or quoted everywhere; names that differ in one letter's case are kept apart", "", &[
         "states::names_that_cannot_be_schemas_are_refused_and_harm_nobody",
         "states::odd_names_that_can_be_schemas_are_schemas",
         "security::ten_thousand_hostile_names_come_back_from_the_catalog_as_they_were",]),
@@ -276,10 +276,13 @@ pub const FAULTS: &[Fault] = &[
         "faults::lifecycle::what_a_tenants_role_plants_in_its_schema_or_in_public_never_runs_as_the_migrator",
         "security::what_somebody_planted_in_a_tenants_schema_or_in_public_is_not_called",]),
     fault(58, "Slow and hostile HTTP clients",
-        "they cost a scrape nothing", "", &[
+        "500 slow clients, a head of 1 MB and an idle one are got rid of within 10 s and cost a scrape nothing; only GET and HEAD are answered; the metrics are there while the server is away", "500 connections in place of 10 000 idle ones: the daemon keeps 64", &[
+        "http::every_endpoint_answers_with_its_type_and_nothing_else_is_served",
+        "http::readiness_follows_the_database_and_liveness_does_not",
         "security::five_hundred_slow_clients_a_huge_head_and_idle_ones_cost_a_scrape_nothing",]),
     fault(59, "A panic in a worker, no log, no file descriptors",
-        "a worker's panic costs its tenant an attempt; a listener's or sweeper's ends the daemon for its supervisor; a log that is closed, full or read by nobody, and no descriptors, do no harm", "a journal that stands still without closing its pipe is left to systemd", &[
+        "a worker's panic costs its tenant an attempt; a listener's or sweeper's ends the daemon for its supervisor; a loop that stands still is named by `/livez` and the watchdog is no longer fed; a log that is closed, full or read by nobody, and no descriptors, do no harm", "the test listens in the place of systemd, which would start it anew; a journal that stands still without closing its pipe is left to systemd", &[
+        "faults::watchdog::slow::a_loop_that_stands_still_is_named_and_the_watchdog_is_no_longer_fed",
         "faults::lifecycle::a_panic_in_a_worker_costs_its_tenant_an_attempt_and_the_others_nothing",
         "faults::lifecycle::a_daemon_whose_listener_panics_ends_for_the_supervisor_to_start_it_anew",
         "faults::lifecycle::a_daemon_whose_log_nobody_takes_works_on",
