@@ -4,13 +4,17 @@
 use std::{
     io::Write as _,
     process::{Command, Stdio},
+    time::Instant,
 };
 
-use crate::support::{
-    App, Daemon,
-    more::{address, raw},
-    postgres::{Options, Server},
-    until,
+use crate::{
+    faults::recovered,
+    support::{
+        App, Daemon,
+        more::{address, raw},
+        postgres::{Options, Server},
+        until,
+    },
 };
 
 async fn request(daemon: &Daemon, line: &str) -> String {
@@ -258,6 +262,7 @@ async fn a_daemon_that_starts_before_its_database_waits_for_it() {
     })
     .await;
     server.start_again().await.unwrap();
+    let start = Instant::now();
     readyz(&daemon, 200).await;
     let sql = server.connect(&app.db.name).await;
     until("tenant 1 to be current", async || {
@@ -268,6 +273,7 @@ async fn a_daemon_that_starts_before_its_database_waits_for_it() {
         (row.get(0), daemon.log())
     })
     .await;
+    recovered(start);
     daemon.signal("TERM");
     assert_eq!(daemon.ended().await, 0, "{}", daemon.log());
 }

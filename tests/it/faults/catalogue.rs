@@ -292,8 +292,9 @@ pub const FAULTS: &[Fault] = &[
         "bad_input::wrong_settings_are_answered_with_what_to_do",
         "passwords::a_password_is_asked_for_and_never_shown",]),
     fault(61, "The application would deadlock with a migration",
-        "the migration is the victim", "", &[
-        "locks::of_a_deadlock_with_the_application_tenantd_is_the_victim",]),
+        "the migration is the victim, also where the application has waited longer", "", &[
+        "locks::of_a_deadlock_with_the_application_tenantd_is_the_victim",
+        "locks::of_a_deadlock_that_comes_late_tenantd_is_the_victim_too",]),
     fault(62, "The schema goes away while a file runs",
         "dropped, renamed, USAGE revoked: what the file makes lands neither in public nor in pg_temp; the others go on", "", &[
         "faults::review::what_a_file_makes_after_its_schema_went_away_lands_nowhere",]),
