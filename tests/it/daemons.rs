@@ -2,7 +2,10 @@
 
 use std::time::{Duration, Instant};
 
-use crate::support::{App, Daemon, until};
+use crate::{
+    faults::recovered,
+    support::{App, Daemon, until},
+};
 
 const LEADING: &str = "tenantd_leading{database=\"main\"}";
 
@@ -193,6 +196,7 @@ mod slow {
         assert!(leads(follower).await);
         let took = start.elapsed().as_secs_f64();
         println!("{name}: taken over after {took:.1} s");
+        recovered(start);
         took
     }
 

@@ -2,7 +2,12 @@
 
 #![allow(clippy::unwrap_used, reason = "tests panic")]
 
-use crate::support::{App, until};
+use std::time::Instant;
+
+use crate::{
+    faults::recovered,
+    support::{App, until},
+};
 
 const BUILD: &str = "CREATE INDEX CONCURRENTLY items_label ON items (label);";
 const INVALID: &str = "SELECT count(*) FROM pg_index WHERE NOT indisvalid";
@@ -62,7 +67,9 @@ async fn a_build_that_waits_for_a_long_report_gives_up_names_it_and_leaves_no_in
     );
     assert_eq!(app.ask(INVALID).await, "0");
     report.batch_execute("COMMIT").await.unwrap();
+    let start = Instant::now();
     app.tenantd(&["migrate", "1"]).ok();
+    recovered(start);
     assert_eq!(app.ask(BUILT).await, "1");
 }
 
@@ -89,8 +96,10 @@ async fn a_build_that_was_killed_is_repeated_and_its_remains_are_dropped() {
     .await;
     assert_eq!(app.ask(INVALID).await, "1", "the killed build left it");
     report.batch_execute("COMMIT").await.unwrap();
+    let start = Instant::now();
     let daemon = app.daemon().await;
     app.becomes(&daemon, "1", "current 0003").await;
+    recovered(start);
     assert_eq!(app.ask(BUILT).await, "1");
     assert_eq!(app.ask(INVALID).await, "0");
 }

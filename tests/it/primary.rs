@@ -2,7 +2,10 @@
 
 use std::time::{Duration, Instant};
 
-use crate::support::{App, Link, Proxy, more::finish, postgres::Server, until};
+use crate::{
+    faults::recovered,
+    support::{App, Link, Proxy, more::finish, postgres::Server, until},
+};
 
 #[tokio::test]
 async fn of_several_hosts_the_primary_is_taken() {
@@ -53,6 +56,7 @@ async fn a_promoted_standby_is_followed_and_the_old_primary_is_not_taken_back() 
     app.silent_tenant(2).await;
     app.all_ready(&daemon, 1..=2).await;
     println!("at work on the new primary after {:?}", start.elapsed());
+    recovered(start);
     assert!(start.elapsed() < Duration::from_secs(15));
     app.answers("SELECT timeline FROM tenantd.server", "2")
         .await;
