@@ -10,8 +10,8 @@ use tokio_postgres::{error::SqlState, types::Type};
 use tracing::{debug, info, warn};
 
 use super::{
-    brake::BrakeReason, breaker::Tally, disposition, failure::Failed, message::Envelope,
-    queue::Reason, runner::Runner, running::Running, watch,
+    brake::BrakeReason, breaker::Tally, disposition, failure::Failed, queue::Reason,
+    runner::Runner, running::Running, watch, work::Envelope,
 };
 use crate::{
     config::{LostPolicy, Retry},
