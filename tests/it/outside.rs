@@ -61,6 +61,9 @@ async fn a_build_that_waits_for_a_long_report_gives_up_names_it_and_leaves_no_in
         "{error}"
     );
     assert_eq!(app.ask(INVALID).await, "0");
+    app.tenantd(&["migrate", "1"]);
+    let attempts = app.ask("SELECT attempts FROM tenantd.tenant").await;
+    assert_eq!(attempts, "2", "the pauses grow with them");
     report.batch_execute("COMMIT").await.unwrap();
     app.tenantd(&["migrate", "1"]).ok();
     assert_eq!(app.ask(BUILT).await, "1");
