@@ -96,7 +96,7 @@ impl Reconciler {
             Ok(()) => {
                 failpoint::pass("reconcile.applied").await?;
                 loaded.tally.succeeded(before, release.head);
-                give_back(connection.release(), seen.cancelling);
+                give_back(connection.release(), seen.cancel.is_some());
                 let ms = outcome.took.as_millis();
                 info!(
                     tenant.schema = tenant.schema, migration.version = release.head().version, duration_ms = ms,
@@ -111,7 +111,8 @@ impl Reconciler {
                     .map(|index| release.set.files()[index].version.clone());
                 failpoint::pass("reconcile.failed").await?;
                 let read_only = error.source.code() == Some(&SqlState::READ_ONLY_SQL_TRANSACTION);
-                let used_up = error.place.is_some() || seen.cancelling || read_only || outside;
+                let used_up =
+                    error.place.is_some() || seen.cancel.is_some() || read_only || outside;
                 recover(connection, used_up || self.running.ended()).await;
                 if read_only {
                     // A failover: the others of this pool are connected to the old primary too.
