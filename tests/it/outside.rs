@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "tests panic")]
 
-use crate::support::{App, until};
+use crate::support::{App, more::finish, until};
 
 const BUILD: &str = "CREATE INDEX CONCURRENTLY items_label ON items (label);";
 const INVALID: &str = "SELECT count(*) FROM pg_index WHERE NOT indisvalid";
@@ -201,7 +201,16 @@ async fn a_unique_build_that_fails_quarantines_and_leaves_nothing_behind() {
         "0003_label.sql",
         "CREATE UNIQUE INDEX CONCURRENTLY items_label ON items (label);",
     );
-    assert_eq!(app.tenantd(&["migrate", "--all"]).code, 4);
+    // That it had to wait is no excuse.
+    let writer = report(&app, "DELETE FROM tenant_1.items WHERE id = 99").await;
+    let migrating = app.spawn(&["migrate", "--all"]);
+    let waits = "SELECT (count(*) > 0)::int FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE 'CREATE UNIQUE%'";
+    app.answers(waits, "1").await;
+    writer
+        .batch_execute("SELECT pg_sleep(0.4); COMMIT")
+        .await
+        .unwrap();
+    assert_eq!(finish(migrating).await.code, 4);
     assert_eq!(app.state("1").await, "quarantined 0002");
     assert_eq!(app.state("2").await, "current 0003");
     assert!(
