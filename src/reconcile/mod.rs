@@ -8,13 +8,15 @@ mod failure;
 pub mod message;
 pub mod outside;
 pub mod pace;
+mod parts;
 pub mod queue;
 pub mod reconciler;
 pub mod runner;
 mod running;
 pub mod watch;
+pub mod work;
 
-pub use message::Settings;
 pub use queue::{Queue, Reason};
 pub use reconciler::{Limits, Loaded, Outcome, Reconciler};
 pub use runner::{Runner, SqlFiles};
+pub use work::Settings;

@@ -6,15 +6,23 @@ use std::{
         Arc,
         atomic::{AtomicBool, AtomicU32, Ordering},
     },
+<<<<<<< HEAD
     time::Instant,
+=======
+    time::Duration,
+>>>>>>> recon
 };
 
 use tokio_postgres::Client;
 
+<<<<<<< HEAD
 use crate::{
     faults::recovered,
     support::{App, until},
 };
+=======
+use crate::support::{App, Link, Proxy, database::shared, until};
+>>>>>>> recon
 
 const FAST: &str = "[retry]\ninitial = \"100ms\"\nmax = \"300ms\"";
 
@@ -268,4 +276,36 @@ pub(crate) async fn a_migration_of_another_session_is_waited_for_and_not_repeate
     assert_eq!(app.state("1").await, "behind 0002", "that is no failure");
     other.batch_execute("ROLLBACK").await.unwrap();
     app.becomes(&daemon, "1", "current 0003").await;
+}
+
+#[tokio::test]
+async fn a_cancel_that_comes_when_its_file_has_committed_is_not_held_against_the_next() {
+    let app = App::current("late_cancel", 1).await;
+    app.configure("[locks]\nmax_hold = \"300ms\"");
+    let proxy = Proxy::to(shared().await.port());
+    app.lead(Some(&proxy), None);
+    app.migration(
+        "0003_warm.sql",
+        "ALTER TABLE items ADD COLUMN a int;\nSELECT pg_sleep(0.2);",
+    );
+    let daemon = app.daemon().await;
+    app.becomes(&daemon, "1", "current 0003").await;
+    // Worker and watch have their connections; a cancel is a new one.
+    proxy.set_new(Link::Delay(Duration::from_millis(600)));
+    app.migration(
+        "0004_slow.sql",
+        "ALTER TABLE items ADD COLUMN b int;\nSELECT pg_sleep(0.65);",
+    );
+    app.migration("0005_innocent.sql", "SELECT pg_sleep(1.5);");
+    daemon.signal("HUP");
+    until("the second file to be tried again", async || {
+        let (again, log) = (daemon.reconciles("sweep", "busy").await, daemon.log());
+        (again >= 1.0 || log.contains("0005_innocent.sql"), log)
+    })
+    .await;
+    proxy.set_new(Link::Pass);
+    app.becomes(&daemon, "1", "current 0005").await;
+    let charged = daemon.reconciles("sweep", "failed").await
+        + daemon.reconciles("sweep", "quarantined").await;
+    assert!(charged < 1.0, "{}", daemon.log());
 }
