@@ -1,5 +1,6 @@
 //! How we talk to PostgreSQL: parameters, TLS, pool, one LISTEN connection, quoting, its version.
 
+mod cancel;
 mod connect;
 pub mod conninfo;
 pub mod ident;
@@ -7,8 +8,10 @@ pub mod notify;
 pub mod pool;
 pub mod primary;
 pub mod server;
+pub mod session;
 pub mod tls;
 
+pub use cancel::Cancel;
 pub use conninfo::Target;
 pub use notify::Listener;
 pub use pool::{Connection, Pool};

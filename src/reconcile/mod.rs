@@ -8,6 +8,7 @@ mod failure;
 pub mod message;
 pub mod outside;
 pub mod pace;
+mod pooled;
 pub mod queue;
 pub mod reconciler;
 pub mod runner;

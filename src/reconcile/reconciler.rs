@@ -10,7 +10,7 @@ use tokio_postgres::{error::SqlState, types::Type};
 use tracing::{debug, info, warn};
 
 use super::{
-    brake::BrakeReason, breaker::Tally, disposition, failure::Failed, message::Envelope,
+    brake::BrakeReason, breaker::Tally, disposition, failure::Failed, message::Envelope, pooled,
     queue::Reason, runner::Runner, running::Running, watch,
 };
 use crate::{
@@ -23,6 +23,7 @@ use crate::{
     pg::{
         Connection, Pool,
         pool::{self, Held},
+        session,
     },
 };
 
@@ -101,8 +102,6 @@ pub struct Outcome {
 /// Brings single tenants to head.
 pub struct Reconciler {
     pool: Pool,
-    /// Past a transaction pooler, for files that need a session of their own; where `pool` does not do.
-    direct: Option<Pool>,
     runner: Arc<dyn Runner>,
     loaded: RwLock<Arc<Loaded>>,
     limits: Limits,
@@ -111,16 +110,9 @@ pub struct Reconciler {
 
 impl Reconciler {
     /// A reconciler over these connections.
-    pub fn new(
-        pool: Pool,
-        direct: Option<Pool>,
-        runner: Arc<dyn Runner>,
-        loaded: Arc<Loaded>,
-        limits: Limits,
-    ) -> Self {
+    pub fn new(pool: Pool, runner: Arc<dyn Runner>, loaded: Arc<Loaded>, limits: Limits) -> Self {
         Self {
             pool,
-            direct,
             runner,
             loaded: RwLock::new(loaded),
             limits,
@@ -153,7 +145,7 @@ impl Reconciler {
 
     /// Asks the server to cancel every apply that runs, because the daemon stops; how many there were.
     pub async fn cancel(&self) -> usize {
-        self.running.cancel(&self.pool.tls()).await
+        self.running.cancel().await
     }
 
     /// How many applies run.
@@ -299,26 +291,44 @@ impl Reconciler {
         };
         failpoint::pass("reconcile.planned").await?;
         let before = tenant.ordinal.unwrap_or(0);
-        let outside = plan.steps.iter().any(Step::is_outside);
-        let connection = match &self.direct {
-            Some(direct) if outside => {
+        let outside = plan.steps.iter().find(|step| step.is_outside());
+        let (way, connection) = match self.pool.direct() {
+            Some(direct) if outside.is_some() => {
                 drop(connection);
-                direct.get().await?
+                (direct, direct.get().await?)
             }
-            _ => connection,
+            _ => (&self.pool, connection),
         };
+        let mut outcome = Outcome {
+            kind: ReconcileOutcome::Applied,
+            applied: release.head.saturating_sub(before),
+            version: Some(release.head().version.clone()),
+            message: None,
+            retry_in: None,
+            trouble: None,
+            tripped: false,
+            took: start.elapsed(),
+            tenant: None,
+        };
+        if let Some(step) = outside
+            && !session::is_own(&connection).await?
+        {
+            drop(connection);
+            let what = (release, &tenant, &step.files(release.set.files())[0]);
+            pooled::refuse(way, &self.pool, what, &self.limits.retry, &mut outcome).await?;
+            outcome.tenant = Some(tenant);
+            return Ok(outcome);
+        }
         let mut seen = watch::Seen::default();
         let connection = Held::new(connection);
-        let running = self
-            .running
-            .enter(&tenant.schema, connection.cancel_token());
+        let cancel = way.cancel(&connection);
+        let running = self.running.enter(&tenant.schema, cancel.clone());
         let result = {
             let applying = self
                 .runner
                 .apply(&connection, release, &tenant, &plan, envelope);
             let watched = tenant.has_tables || tenant.attempts > 0;
             if watched && !failpoint::off("reconcile.watch") {
-                let cancel = connection.cancel_token();
                 let max_hold = |first| self.max_hold(release, &plan, first);
                 tokio::select! {
                     result = applying => result,
@@ -332,17 +342,7 @@ impl Reconciler {
             }
         };
         drop(running);
-        let mut outcome = Outcome {
-            kind: ReconcileOutcome::Applied,
-            applied: release.head.saturating_sub(before),
-            version: Some(release.head().version.clone()),
-            message: None,
-            retry_in: None,
-            trouble: None,
-            tripped: false,
-            took: start.elapsed(),
-            tenant: None,
-        };
+        outcome.took = start.elapsed();
         match result {
             Ok(()) => {
                 failpoint::pass("reconcile.applied").await?;
@@ -362,7 +362,8 @@ impl Reconciler {
                     .map(|index| release.set.files()[index].version.clone());
                 failpoint::pass("reconcile.failed").await?;
                 let read_only = error.source.code() == Some(&SqlState::READ_ONLY_SQL_TRANSACTION);
-                let used_up = error.place.is_some() || seen.cancelling || read_only || outside;
+                let used_up =
+                    error.place.is_some() || seen.cancelling || read_only || outside.is_some();
                 recover(connection, used_up || self.running.ended()).await;
                 if read_only {
                     // A failover: the others of this pool are connected to the old primary too.

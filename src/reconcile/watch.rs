@@ -6,10 +6,10 @@
 use std::time::Duration;
 
 use tokio::time::{Instant, interval_at, timeout};
-use tokio_postgres::{CancelToken, types::Type};
+use tokio_postgres::types::Type;
 
 use super::message::RUNNING;
-use crate::pg::Pool;
+use crate::pg::{Cancel, Pool};
 
 /// The first look; most applies are over by then. Well inside the shortest lock timeout.
 const FIRST: Duration = Duration::from_millis(50);
@@ -31,7 +31,7 @@ pub struct Seen {
 pub async fn watch(
     pool: &Pool,
     schema: &str,
-    cancel: CancelToken,
+    cancel: Cancel,
     max_hold: impl Fn(Option<usize>) -> Duration,
     seen: &mut Seen,
 ) {
@@ -54,7 +54,7 @@ pub async fn watch(
             && since.elapsed() >= max_hold(look.file)
         {
             seen.cancelling = true;
-            if let Ok(Ok(())) = timeout(EVERY * 10, cancel.cancel_query(pool.tls())).await {
+            if let Ok(Ok(())) = timeout(EVERY * 10, cancel.send()).await {
                 seen.held = Some(since.elapsed());
             }
         }
