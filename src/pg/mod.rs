@@ -1,5 +1,6 @@
 //! How we talk to PostgreSQL: parameters, TLS, pool, one LISTEN connection, quoting, its version.
 
+mod ask;
 mod cancel;
 mod connect;
 pub mod conninfo;

@@ -1,7 +1,7 @@
 //! The pool of working connections. Every wait on it is bounded.
 
 use std::{
-    ops::Deref,
+    ops::{Deref, DerefMut},
     sync::{Arc, Mutex, MutexGuard},
     time::{Duration, Instant},
 };
@@ -333,6 +333,12 @@ impl Deref for Held {
 
     fn deref(&self) -> &Connection {
         self.0.as_ref().expect("it is there until it is released")
+    }
+}
+
+impl DerefMut for Held {
+    fn deref_mut(&mut self) -> &mut Connection {
+        self.0.as_mut().expect("it is there until it is released")
     }
 }
 
