@@ -93,17 +93,23 @@ fn resolve(url: Option<&str>) -> Result<Target> {
 }
 
 /// A pool for `role`, as the configuration says: one connection a worker and one beside them, for the
-/// sweep, the watch and `/status`.
+/// sweep, the watch and `/status`. Past a transaction pooler it leads where `listen_url` does.
 ///
 /// # Errors
 /// When the parameters cannot be understood.
 pub fn pool(config: &Config, role: &str) -> Result<Pool> {
-    Pool::new(
-        &target(config)?,
-        role,
-        &config.database.session_settings,
-        usize::from(config.database.workers) + 1,
-    )
+    let (work, settings) = (target(config)?, &config.database.session_settings);
+    let workers = usize::from(config.database.workers);
+    let pool = Pool::new(&work, role, settings, workers + 1)?;
+    if config.database.listen_url.is_none() {
+        return Ok(pool);
+    }
+    let listen = listen_target(config)?;
+    // A role that may only listen cannot migrate.
+    if listen.config.get_user() != work.config.get_user() {
+        return Ok(pool);
+    }
+    pool.with_direct(&listen, role, settings, workers)
 }
 
 impl Engine {
@@ -152,21 +158,8 @@ impl Engine {
             lost: config.heal.lost,
         };
         let loaded = Loaded::new(registry, release);
-        let listen = listen_target(&config)?;
-        // A role that may only listen cannot migrate.
-        let same_user = listen.config.get_user() == target(&config)?.config.get_user();
-        let direct = match &config.database.listen_url {
-            Some(_) if same_user => Some(Pool::new(
-                &listen,
-                "work",
-                &config.database.session_settings,
-                usize::from(config.database.workers),
-            )?),
-            _ => None,
-        };
         let reconciler = Arc::new(Reconciler::new(
             pool,
-            direct,
             Arc::new(SqlFiles { settings }),
             loaded,
             limits,

@@ -33,6 +33,7 @@ use crate::{
     failpoint,
     fleet::{Counts, Group, State, Tenant, Verifier, ledger, requests, verify},
     metrics::{Metrics, SweepKind},
+    pg::Connection,
     reconcile::{
         Loaded, Reason, Reconciler,
         brake::{self, Brake},
@@ -42,9 +43,11 @@ use crate::{
 
 const PAGE: u32 = 500;
 const RETRY: Duration = Duration::from_secs(1);
+/// For one question. A fleet of a hundred thousand is counted in seconds; the watchdog waits longer.
+const LIMIT: Duration = Duration::from_secs(60);
 const TICK: Duration = Duration::from_secs(10);
 const REQUESTS: i64 = 500;
-/// Tenants verified before the connection is let go for others.
+/// Tenants that are looked up at once to be verified one by one.
 const VERIFIED_AT_ONCE: usize = 20;
 
 /// Asks the sweeper for something between its rounds.
@@ -170,11 +173,17 @@ impl Sweeper {
         let start = Instant::now();
         failpoint::pass("sweep.begins").await?;
         let loaded = self.reconciler.loaded();
-        let client = self.reconciler.pool().get().await?;
         if kind == SweepKind::Full {
-            let counts = loaded.census.counts(&client).await?;
+            let counts = self
+                .ask("count the fleet", async |c| loaded.census.counts(c).await)
+                .await?;
             self.tell(&counts);
-            let orphans = ledger::note_orphans(&client, &loaded.census.registry().ids()).await?;
+            let ids = loaded.census.registry().ids();
+            let orphans = self
+                .ask("look for orphan schemas", async |c| {
+                    ledger::note_orphans(c, &ids).await
+                })
+                .await?;
             if orphans > 0 {
                 info!(
                     orphans,
@@ -183,15 +192,18 @@ impl Sweeper {
             }
         }
         let (mut found, mut dropped, mut after) = (0, false, String::new());
-        drop(client);
         loop {
             // For each page anew: what watches the applies shares this connection.
-            let client = self.reconciler.pool().get().await?;
-            let page = match kind {
-                SweepKind::Head => loaded.census.behind(&client, &after, PAGE).await?,
-                SweepKind::Full => loaded.census.doubtful(&client, &after, PAGE).await?,
-            };
-            ledger::note(&client, &page.tenants).await?;
+            let page = self
+                .ask("look at a page of tenants", async |c| match kind {
+                    SweepKind::Head => loaded.census.behind(c, &after, PAGE).await,
+                    SweepKind::Full => loaded.census.doubtful(c, &after, PAGE).await,
+                })
+                .await?;
+            self.ask("note the tenants' states", async |c| {
+                ledger::note(c, &page.tenants).await
+            })
+            .await?;
             failpoint::pass("sweep.noted").await?;
             for tenant in page.tenants.iter().filter(|tenant| self.acts(tenant)) {
                 found += 1;
@@ -201,7 +213,6 @@ impl Sweeper {
                 Some(next) if !dropped => after = next,
                 _ => break,
             }
-            self.health.ticked(Loop::Sweeper);
         }
         if kind == SweepKind::Full
             && let Err(error) = self.verify_some(&loaded).await
@@ -232,16 +243,26 @@ impl Sweeper {
 
     /// Compares the configured share of the tenants with fresh schemas, and counts what is known to differ.
     async fn verify_some(&self, loaded: &Loaded) -> Result<()> {
-        let pool = self.reconciler.pool();
         let share = self.intervals.verify_share;
         if share > 0.0 {
             let verifier = Verifier::new(loaded.release.clone(), self.migrations.clone());
-            let ids = verify::due(&*pool.get().await?, &loaded.release, share).await?;
+            let ids = self
+                .ask("choose tenants to verify", async |c| {
+                    verify::due(c, &loaded.release, share).await
+                })
+                .await?;
             for ids in ids.chunks(VERIFIED_AT_ONCE) {
                 let names: Vec<_> = ids.iter().map(String::as_str).collect();
-                let mut connection = pool.get().await?;
-                for tenant in loaded.census.find(&connection, &names).await? {
-                    let found = verifier.verify(&mut connection, &tenant).await?;
+                let tenants = self
+                    .ask("look up tenants to verify", async |c| {
+                        loaded.census.find(c, &names).await
+                    })
+                    .await?;
+                for tenant in tenants {
+                    let what = format!("verify schema {}", tenant.schema);
+                    let found = self
+                        .ask(&what, async |c| verifier.verify(c, &tenant).await)
+                        .await?;
                     if let Some(difference) = found.filter(|it| !it.is_empty()) {
                         debug!(
                             tenant.schema = tenant.schema,
@@ -249,10 +270,13 @@ impl Sweeper {
                         );
                     }
                 }
-                self.health.ticked(Loop::Sweeper);
             }
         }
-        let drifted = verify::drifted(&*pool.get().await?).await?;
+        let drifted = self
+            .ask("count the drifted tenants", async |c| {
+                verify::drifted(c).await
+            })
+            .await?;
         if drifted > self.metrics.tenants_drifted.get() {
             warn!(
                 drifted,
@@ -304,10 +328,9 @@ impl Sweeper {
             if limit == 0 {
                 return sweep;
             }
-            let taken = async {
-                let client = self.reconciler.pool().get().await?;
-                requests::take(&client, &self.instance, limit).await
-            };
+            let taken = self.ask("take requests", async |c| {
+                requests::take(c, &self.instance, limit).await
+            });
             let requests = match taken.await {
                 Ok(requests) => requests,
                 Err(error) => {
@@ -342,13 +365,23 @@ impl Sweeper {
 
     /// Puts back what the queue had no room for, because events filled it meanwhile.
     async fn ask_again(&self, ids: &[String]) {
-        let asked = async {
-            let client = self.reconciler.pool().get().await?;
-            requests::migrate(&client, ids).await
-        };
+        let asked = self.ask("put requests back", async |c| {
+            requests::migrate(c, ids).await
+        });
         if let Err(error) = asked.await {
             warn!("{} requests are left to the sweep: {error}", ids.len());
         }
+    }
+
+    /// Asks the database within bounds. Whatever the answer, the loop has come round.
+    async fn ask<T>(
+        &self,
+        what: &str,
+        question: impl AsyncFnOnce(&mut Connection) -> Result<T>,
+    ) -> Result<T> {
+        let answer = self.reconciler.pool().ask(what, LIMIT, question).await;
+        self.health.ticked(Loop::Sweeper);
+        answer
     }
 
     /// Waits until the queue has room for another page or two.

@@ -97,9 +97,14 @@ fn is_final(error: &Error) -> bool {
 /// Whether it is a pooler that takes no settings at the start of a session (PgBouncer).
 fn takes_no_options(error: &Error) -> bool {
     error.as_db_error().is_some_and(|error| {
-        *error.code() == SqlState::PROTOCOL_VIOLATION
-            && error.message() == "unsupported startup parameter: options"
+        *error.code() == SqlState::PROTOCOL_VIOLATION && is_about_options(error.message())
     })
+}
+
+/// From 1.20 on PgBouncer looks into the options, and names the first that it does not know.
+fn is_about_options(message: &str) -> bool {
+    message == "unsupported startup parameter: options"
+        || message.starts_with("unsupported startup parameter in options:")
 }
 
 /// Makes the connections of a pool.
@@ -129,5 +134,21 @@ impl Connect for Opener {
             });
             Ok((client, task))
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn old_and_new_poolers_that_take_no_options_are_known_by_their_words() {
+        assert!(is_about_options("unsupported startup parameter: options"));
+        assert!(is_about_options(
+            "unsupported startup parameter in options: jit"
+        ));
+        assert!(!is_about_options(
+            "unsupported startup parameter: extra_float_digits"
+        ));
     }
 }

@@ -1,4 +1,4 @@
-//! One LISTEN connection: always drained, never in a transaction, and asked whether it still answers.
+//! One LISTEN connection: always drained, never in a transaction, and asked whether it still answers when it is quiet.
 //!
 //! A dead listener looks like a quiet one. Asking finds a lost route and a frozen server. It does not find a
 //! session that answers and is notified of nothing, and neither does a notification that the session sends

@@ -10,7 +10,7 @@ use super::{
     brake,
     disposition::{self, Disposition, Kind},
     reconciler::{Loaded, Outcome},
-    watch::{self, Cancel},
+    watch::{self, Cancelled},
 };
 use crate::{
     config::Retry,
@@ -123,7 +123,7 @@ fn judge<'a>(
     error: &ApplyError,
     seen: &'a watch::Seen,
     committed: usize,
-) -> (Kind, Option<&'a Cancel>) {
+) -> (Kind, Option<&'a Cancelled>) {
     let kind = disposition::kind(&error.source);
     let cancelled = error.source.code() == Some(&SqlState::QUERY_CANCELED);
     match (kind, &seen.cancel) {
@@ -189,7 +189,7 @@ fn describe(
     tenant: &Tenant,
     error: &ApplyError,
     seen: &watch::Seen,
-    cancel: Option<&Cancel>,
+    cancel: Option<&Cancelled>,
 ) -> String {
     let schema = &tenant.schema;
     let what = match error.place {

@@ -9,6 +9,7 @@ pub mod message;
 pub mod outside;
 pub mod pace;
 mod parts;
+mod pooled;
 pub mod queue;
 pub mod reconciler;
 pub mod runner;

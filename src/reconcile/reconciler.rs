@@ -92,8 +92,6 @@ pub struct Outcome {
 /// Brings single tenants to head.
 pub struct Reconciler {
     pool: Pool,
-    /// Past a transaction pooler, for files that need a session of their own; where `pool` does not do.
-    direct: Option<Pool>,
     runner: Arc<dyn Runner>,
     loaded: RwLock<Arc<Loaded>>,
     limits: Limits,
@@ -102,16 +100,9 @@ pub struct Reconciler {
 
 impl Reconciler {
     /// A reconciler over these connections.
-    pub fn new(
-        pool: Pool,
-        direct: Option<Pool>,
-        runner: Arc<dyn Runner>,
-        loaded: Arc<Loaded>,
-        limits: Limits,
-    ) -> Self {
+    pub fn new(pool: Pool, runner: Arc<dyn Runner>, loaded: Arc<Loaded>, limits: Limits) -> Self {
         Self {
             pool,
-            direct,
             runner,
             loaded: RwLock::new(loaded),
             limits,
@@ -144,7 +135,7 @@ impl Reconciler {
 
     /// Asks the server to cancel every apply that runs, because the daemon stops; how many there were.
     pub async fn cancel(&self) -> usize {
-        self.running.cancel(&self.pool.tls()).await
+        self.running.cancel().await
     }
 
     /// How many applies run.

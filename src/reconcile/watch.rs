@@ -6,10 +6,10 @@
 use std::time::Duration;
 
 use tokio::time::{Instant, interval_at, timeout};
-use tokio_postgres::{CancelToken, types::Type};
+use tokio_postgres::types::Type;
 
 use super::message::RUNNING;
-use crate::pg::Pool;
+use crate::pg::{Cancel, Pool};
 
 /// The first look; most applies are over by then. Well inside the shortest lock timeout.
 const FIRST: Duration = Duration::from_millis(50);
@@ -21,19 +21,19 @@ pub struct Seen {
     /// The last session we waited for, in words.
     pub blocker: Option<String>,
     /// The last cancel that was sent. It may arrive late, so the session is not used again.
-    pub cancel: Option<Cancel>,
+    pub cancel: Option<Cancelled>,
 }
 
 /// A cancel, because a transaction held a strong lock on an existing table for too long.
 #[derive(Debug)]
-pub struct Cancel {
+pub struct Cancelled {
     /// How long.
     pub held: Duration,
     /// The file (ordinal) that the transaction began with, where one was seen.
     pub file: Option<usize>,
 }
 
-impl Cancel {
+impl Cancelled {
     /// Whether the transaction had committed when it arrived, with these files done: it hit the next one,
     /// which had done nothing wrong.
     pub fn came_late(&self, committed: usize) -> bool {
@@ -47,7 +47,7 @@ impl Cancel {
 pub async fn watch(
     pool: &Pool,
     schema: &str,
-    cancel: CancelToken,
+    cancel: Cancel,
     max_hold: impl Fn(Option<usize>) -> Duration,
     seen: &mut Seen,
 ) {
@@ -70,11 +70,11 @@ pub async fn watch(
             && since.elapsed() >= max_hold(look.file)
         {
             // Noted first: the apply may end, and this with it, before the server has answered.
-            seen.cancel = Some(Cancel {
+            seen.cancel = Some(Cancelled {
                 held: since.elapsed(),
                 file: look.file,
             });
-            let _ = timeout(EVERY * 10, cancel.cancel_query(pool.tls())).await;
+            let _ = timeout(EVERY * 10, cancel.send()).await;
         }
     }
 }
@@ -116,7 +116,7 @@ mod tests {
 
     #[test]
     fn a_cancel_is_late_once_its_transaction_has_committed() {
-        let cancel = |file| Cancel { held: EVERY, file };
+        let cancel = |file| Cancelled { held: EVERY, file };
         assert!(cancel(Some(3)).came_late(3));
         assert!(cancel(Some(1)).came_late(16), "one transaction of 16 files");
         assert!(!cancel(Some(4)).came_late(3));

@@ -90,6 +90,21 @@ async fn one_that_follows_tells_no_numbers_and_takes_requests_and_over_at_once_f
 }
 
 #[tokio::test]
+async fn a_daemon_that_starts_after_one_that_signed_off_leads_at_once() {
+    let app = App::new("restarted").await;
+    let mut first = app.daemon().await;
+    assert!(leads(&first).await);
+    first.signal("TERM");
+    assert_eq!(first.ended().await, 0);
+    let second = app.start();
+    until("it to be ready", async || {
+        (second.get("/readyz").await.0 == 200, second.log())
+    })
+    .await;
+    assert!(leads(&second).await, "{}", second.log());
+}
+
+#[tokio::test]
 async fn a_frozen_daemon_that_holds_a_tenant_repeats_nothing_when_it_thaws() {
     let app = App::current("thaw", 1).await;
     app.run("CREATE TABLE public.ran (file text, schema text)")
@@ -198,6 +213,17 @@ mod slow {
         println!("{name}: taken over after {took:.1} s");
         recovered(start);
         took
+    }
+
+    #[tokio::test]
+    async fn a_listener_that_hears_heartbeats_is_not_asked_whether_it_is_there() {
+        let app = App::new("not_asked").await;
+        let _daemons = [app.daemon().await, app.daemon().await];
+        let beats = "SELECT count(*) FROM tenantd.instance WHERE heartbeat_at > started_at + interval '16s'";
+        app.answers(beats, "2").await;
+        let last = "SELECT string_agg(DISTINCT left(query, 6), ' ') FROM pg_stat_activity
+                    WHERE application_name = 'tenantd/listen' AND datname = current_database()";
+        assert_eq!(app.ask(last).await, "LISTEN");
     }
 
     #[tokio::test]

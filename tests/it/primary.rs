@@ -180,3 +180,20 @@ mod slow {
         app.all_ready(&daemon, [1]).await;
     }
 }
+
+#[tokio::test]
+async fn a_way_past_the_pooler_that_leads_to_another_server_is_not_taken() {
+    let app = App::current("elsewhere", 1).await;
+    let other = Server::with(&[]).await;
+    other.create_database(&app.db.name).await;
+    app.migration(
+        "0003_index.sql",
+        "CREATE INDEX CONCURRENTLY items_label ON items (label);",
+    );
+    let elsewhere = other.conninfo(&app.db.name);
+    app.configure_in("database", &format!("listen_url = \"{elsewhere}\""));
+    let ran = app.tenantd(&["migrate", "1"]);
+    let said = format!("{ran:?}");
+    assert!(said.contains("this is another server"), "{said}");
+    assert_eq!(app.state("1").await, "behind 0002");
+}

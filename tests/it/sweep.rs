@@ -188,3 +188,34 @@ async fn a_daemon_that_is_told_to_stop_signs_off_and_ends_with_0() {
     assert_eq!(daemon.ended().await, 0);
     assert_eq!(app.ask("SELECT count(*) FROM tenantd.instance").await, "0");
 }
+
+/// A question waits for a minute.
+mod slow {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_question_that_is_never_answered_is_given_up_and_the_daemon_stays_alive() {
+        let app = App::new("unanswered").await;
+        let daemon = app.daemon().await;
+        let other = app.db.connect().await;
+        let lock = "BEGIN; LOCK TABLE tenantd.request IN ACCESS EXCLUSIVE MODE";
+        other.batch_execute(lock).await.unwrap();
+        let waits = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
+        for seconds in [25, 50] {
+            let for_long =
+                format!("{waits} AND clock_timestamp() - query_start > interval '{seconds}s'");
+            app.answers(&for_long, "1").await;
+        }
+        until("it to give up", async || {
+            let log = daemon.log();
+            (log.contains("take requests: no answer within 1m"), log)
+        })
+        .await;
+        assert_eq!(daemon.get("/livez").await.0, 200);
+        app.answers(waits, "1").await;
+        other.batch_execute("COMMIT").await.unwrap();
+        app.silent_tenant(1).await;
+        app.all_ready(&daemon, [1]).await;
+        app.answers(waits, "0").await;
+    }
+}

@@ -6,7 +6,7 @@ use tokio_postgres::error::SqlState;
 use tracing::info;
 
 use super::{
-    super::{disposition, failure::Failed, queue::Reason, watch, work::Envelope},
+    super::{disposition, failure::Failed, pooled, queue::Reason, watch, work::Envelope},
     Asker, Loaded, Outcome, Reconciler,
 };
 use crate::{
@@ -18,6 +18,7 @@ use crate::{
     pg::{
         Connection,
         pool::{self, Held},
+        session,
     },
 };
 
@@ -48,26 +49,44 @@ impl Reconciler {
         };
         failpoint::pass("reconcile.planned").await?;
         let before = tenant.ordinal.unwrap_or(0);
-        let outside = plan.steps.iter().any(Step::is_outside);
-        let connection = match &self.direct {
-            Some(direct) if outside => {
+        let outside = plan.steps.iter().find(|step| step.is_outside());
+        let (way, connection) = match self.pool.direct() {
+            Some(direct) if outside.is_some() => {
                 drop(connection);
-                direct.get().await?
+                (direct, direct.get().await?)
             }
-            _ => connection,
+            _ => (&self.pool, connection),
         };
+        let mut outcome = Outcome {
+            kind: ReconcileOutcome::Applied,
+            applied: release.head.saturating_sub(before),
+            version: Some(release.head().version.clone()),
+            message: None,
+            retry_in: None,
+            trouble: None,
+            tripped: false,
+            took: start.elapsed(),
+            tenant: None,
+        };
+        if let Some(step) = outside
+            && !session::is_own(&connection).await?
+        {
+            drop(connection);
+            let what = (release, &tenant, &step.files(release.set.files())[0]);
+            pooled::refuse(way, &self.pool, what, &self.limits.retry, &mut outcome).await?;
+            outcome.tenant = Some(tenant);
+            return Ok(outcome);
+        }
         let mut seen = watch::Seen::default();
         let connection = Held::new(connection);
-        let running = self
-            .running
-            .enter(&tenant.schema, connection.cancel_token());
+        let cancel = way.cancel(&connection);
+        let running = self.running.enter(&tenant.schema, cancel.clone());
         let result = {
             let applying = self
                 .runner
                 .apply(&connection, release, &tenant, &plan, envelope);
             let watched = tenant.has_tables || tenant.attempts > 0;
             if watched && !failpoint::off("reconcile.watch") {
-                let cancel = connection.cancel_token();
                 let max_hold = |first| self.max_hold(release, &plan, first);
                 tokio::select! {
                     result = applying => result,
@@ -81,17 +100,7 @@ impl Reconciler {
             }
         };
         drop(running);
-        let mut outcome = Outcome {
-            kind: ReconcileOutcome::Applied,
-            applied: release.head.saturating_sub(before),
-            version: Some(release.head().version.clone()),
-            message: None,
-            retry_in: None,
-            trouble: None,
-            tripped: false,
-            took: start.elapsed(),
-            tenant: None,
-        };
+        outcome.took = start.elapsed();
         match result {
             Ok(()) => {
                 failpoint::pass("reconcile.applied").await?;
@@ -111,8 +120,10 @@ impl Reconciler {
                     .map(|index| release.set.files()[index].version.clone());
                 failpoint::pass("reconcile.failed").await?;
                 let read_only = error.source.code() == Some(&SqlState::READ_ONLY_SQL_TRANSACTION);
-                let used_up =
-                    error.place.is_some() || seen.cancel.is_some() || read_only || outside;
+                let used_up = error.place.is_some()
+                    || seen.cancel.is_some()
+                    || read_only
+                    || outside.is_some();
                 recover(connection, used_up || self.running.ended()).await;
                 if read_only {
                     // A failover: the others of this pool are connected to the old primary too.

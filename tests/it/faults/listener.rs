@@ -210,7 +210,7 @@ async fn prepared_transactions_insert_tenants_only_without_the_triggers_and_a_sw
     oracles(&app, &daemon).await;
 }
 
-/// Most wait for the pulse: 5 s until the next one, 5 s for its answer.
+/// Most wait for the pulse: 5.5 s of silence, 4 s for an answer.
 pub(crate) mod slow {
     use super::*;
 
