@@ -191,8 +191,8 @@ impl Heartbeat {
         if self.lead.confirmed(beat.leads, start) {
             self.nudge.sweep(SweepKind::Full);
         }
-        if self.engine.catch_up().await? {
-            info!("released our head: no other daemon has the newer one any more");
+        if self.engine.catch_up(&own, &beat).await? {
+            info!("released our head: no daemon that runs has a newer one");
             self.nudge.sweep(SweepKind::Head);
         }
         Ok(if beat.leads {
