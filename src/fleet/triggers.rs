@@ -7,7 +7,7 @@ use tokio::time::Instant;
 use tokio_postgres::{Client, error::SqlState, types::Type};
 
 use super::{
-    registry::{columns, quoted_table},
+    registry::{columns, located, quoted_table},
     turn,
 };
 use crate::{
@@ -62,7 +62,8 @@ pub(super) async fn configured(client: &Client, config: &Config) -> Result<Vec<T
         });
     }
     let mut fitting = Vec::new();
-    for trigger in triggers {
+    for mut trigger in triggers {
+        trigger.table = located(client, &trigger.table).await?;
         let known = columns(client, &trigger.table).await?;
         let updates = config
             .logins

@@ -26,6 +26,11 @@ use super::{
 };
 use crate::error::explain;
 
+/// What a session of ours looks names up in, unless it says otherwise for a transaction: nothing that a tenant's or
+/// the application's role may plant. An operator in `public` for the very types of an expression would win over the
+/// built-in one that needs a cast, and run as us. A pooler that takes no options leaves us with the role's own.
+pub const LOOKS_IN: &str = "pg_catalog,pg_temp";
+
 /// A session and what drives it.
 type Opened = (Client, Connection<Socket, TlsStream>);
 
@@ -66,6 +71,18 @@ impl Target {
             }
         }
         self.attempt(last, config).await
+    }
+
+    /// As [`Self::connect`]; with `bare` where a pooler takes no settings.
+    pub(super) async fn connect_or(
+        &self,
+        config: &Config,
+        bare: Option<&Config>,
+    ) -> Result<Opened, Error> {
+        match (self.connect(config).await, bare) {
+            (Err(error), Some(bare)) if takes_no_options(&error) => self.connect(bare).await,
+            (opened, _) => opened,
+        }
     }
 
     /// Connects to one server.
@@ -116,12 +133,8 @@ impl Connect for Opener {
     ) -> Pin<Box<dyn Future<Output = Result<(Client, JoinHandle<()>), Error>> + Send + '_>> {
         let config = config.clone();
         Box::pin(async move {
-            let (client, connection) = match (self.target.connect(&config).await, &self.bare) {
-                (Err(error), Some(bare)) if takes_no_options(&error) => {
-                    self.target.connect(bare).await?
-                }
-                (opened, _) => opened?,
-            };
+            let bare = self.bare.as_ref();
+            let (client, connection) = self.target.connect_or(&config, bare).await?;
             let task = tokio::spawn(async move {
                 if let Err(error) = connection.await {
                     warn!("connection lost: {}", explain(&error));

@@ -1,6 +1,6 @@
 //! How we talk to PostgreSQL: parameters, TLS, pool, one LISTEN connection, quoting, its version.
 
-mod connect;
+pub mod connect;
 pub mod conninfo;
 pub mod ident;
 pub mod notify;
@@ -9,6 +9,7 @@ pub mod primary;
 pub mod server;
 pub mod tls;
 
+pub use connect::LOOKS_IN;
 pub use conninfo::Target;
 pub use notify::Listener;
 pub use pool::{Connection, Pool};

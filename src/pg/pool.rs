@@ -14,7 +14,7 @@ use tokio::time::{sleep, timeout};
 use tokio_postgres::error::SqlState;
 
 use super::{
-    connect::Opener,
+    connect::{LOOKS_IN, Opener},
     conninfo::Target,
     primary::{self, Seen},
     tls::Tls,
@@ -87,19 +87,19 @@ impl Pool {
             .to_owned();
         config.application_name(format!("{name}/{role}"));
         let plain = config.clone();
-        let mut options = config
-            .get_options()
-            .map_or_else(String::new, |own| format!("{own} "));
         let session = match failpoint::off("pool.client-check") {
             true => UNCHECKED,
             false => SESSION,
         };
-        options.push_str(session);
+        let own = config.get_options();
+        let mut settings = settings.into_iter().peekable();
+        // What the operator asked for is never left out.
+        let bare = (own.is_none() && settings.peek().is_none()).then_some(plain);
+        let own = own.unwrap_or_default();
+        let mut options = format!("-c search_path={LOOKS_IN} {own} {session}");
         for (key, value) in settings {
             options.push_str(&format!(" -c {key}={}", escape_option(value)));
         }
-        // What the operator asked for is never left out.
-        let bare = (options == session).then_some(plain);
         config.options(options);
         let manager = Manager::from_connect(
             config,
