@@ -71,7 +71,8 @@ pub async fn require(client: &Client) -> Result<()> {
             "the schema tenantd is not installed in this database: run `tenantd install`".into(),
         )),
         older if older < VERSION => Err(Error::Refused(format!(
-            "the schema tenantd is at version {older}, this program needs {VERSION}: run `tenantd install`"
+            "the schema tenantd is at version {older}, this program needs {VERSION}: run `tenantd install`, again with \
+             `--role ROLE` where the daemon has a role of its own"
         ))),
         newer => Err(newer_than_we_know(newer)),
     }
