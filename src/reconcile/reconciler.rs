@@ -10,8 +10,8 @@ use tokio_postgres::{error::SqlState, types::Type};
 use tracing::{debug, info, warn};
 
 use super::{
-    brake::BrakeReason, breaker::Tally, disposition, failure::Failed, message::Envelope,
-    queue::Reason, runner::Runner, running::Running, watch,
+    brake::BrakeReason, breaker::Tally, causes::Causes, disposition, failure::Failed,
+    message::Envelope, queue::Reason, runner::Runner, running::Running, watch,
 };
 use crate::{
     config::{LostPolicy, Retry},
@@ -107,6 +107,7 @@ pub struct Reconciler {
     loaded: RwLock<Arc<Loaded>>,
     limits: Limits,
     running: Running,
+    causes: Causes,
 }
 
 impl Reconciler {
@@ -125,6 +126,7 @@ impl Reconciler {
             loaded: RwLock::new(loaded),
             limits,
             running: Running::default(),
+            causes: Causes::default(),
         }
     }
 
@@ -375,6 +377,7 @@ impl Reconciler {
                 loaded.tally.succeeded(before, committed);
                 Failed {
                     loaded,
+                    causes: &self.causes,
                     counts: asker == Asker::Fleet,
                     tenant: &tenant,
                     error,
