@@ -188,9 +188,9 @@ impl Heartbeat {
         if self.lead.confirmed(beat.leads, start) {
             self.nudge.sweep(SweepKind::Full);
         }
-        let caught_up = timeout(LIMIT, self.engine.catch_up()).await;
+        let caught_up = timeout(LIMIT, self.engine.catch_up(&own, &beat)).await;
         if caught_up.unwrap_or_else(|_| Err(late("release our head")))? {
-            info!("released our head: no other daemon has the newer one any more");
+            info!("released our head: no daemon that runs has a newer one");
             self.nudge.sweep(SweepKind::Head);
         }
         Ok(if beat.leads {

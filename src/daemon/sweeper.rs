@@ -23,6 +23,7 @@ use tokio::{
 use tracing::{debug, info, warn};
 
 use super::{
+    findings::Findings,
     health::{Health, Loop},
     lead::Lead,
     work::{CAPACITY, SharedQueue},
@@ -107,6 +108,8 @@ pub struct Sweeper {
     pub migrations: config::Migrations,
     /// What is told of a server in trouble.
     pub brake: Arc<Brake>,
+    /// What is looked at beside the tenants.
+    pub findings: Findings,
     /// What asks for a round now.
     pub nudge: Arc<Nudge>,
     /// Whether the clock does.
@@ -241,7 +244,8 @@ impl Sweeper {
         Ok(dropped)
     }
 
-    /// Compares the configured share of the tenants with fresh schemas, and counts what is known to differ.
+    /// Compares the configured share of the tenants with fresh schemas, counts what is known to differ, and looks for
+    /// what else a person should mend.
     async fn verify_some(&self, loaded: &Loaded) -> Result<()> {
         let share = self.intervals.verify_share;
         if share > 0.0 {
@@ -285,6 +289,10 @@ impl Sweeper {
         }
         if self.lead.leads() {
             self.metrics.tenants_drifted.set(drifted);
+            self.ask("look for triggers and rows that are gone", async |c| {
+                self.findings.look(c, &loaded.release).await
+            })
+            .await?;
         }
         Ok(())
     }

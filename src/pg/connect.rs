@@ -68,6 +68,18 @@ impl Target {
         self.attempt(last, config).await
     }
 
+    /// As [`Self::connect`]; with `bare` where a pooler takes no settings.
+    pub(super) async fn connect_or(
+        &self,
+        config: &Config,
+        bare: Option<&Config>,
+    ) -> Result<Opened, Error> {
+        match (self.connect(config).await, bare) {
+            (Err(error), Some(bare)) if takes_no_options(&error) => self.connect(bare).await,
+            (opened, _) => opened,
+        }
+    }
+
     /// Connects to one server.
     async fn attempt(&self, server: &Server, config: &Config) -> Result<Opened, Error> {
         let mut config = self.with_password(config);
@@ -121,12 +133,8 @@ impl Connect for Opener {
     ) -> Pin<Box<dyn Future<Output = Result<(Client, JoinHandle<()>), Error>> + Send + '_>> {
         let config = config.clone();
         Box::pin(async move {
-            let (client, connection) = match (self.target.connect(&config).await, &self.bare) {
-                (Err(error), Some(bare)) if takes_no_options(&error) => {
-                    self.target.connect(bare).await?
-                }
-                (opened, _) => opened?,
-            };
+            let bare = self.bare.as_ref();
+            let (client, connection) = self.target.connect_or(&config, bare).await?;
             let task = tokio::spawn(async move {
                 if let Err(error) = connection.await {
                     warn!("connection lost: {}", explain(&error));

@@ -16,4 +16,5 @@ pub use cancel::Cancel;
 pub use conninfo::Target;
 pub use notify::Listener;
 pub use pool::{Connection, Pool};
+pub use session::LOOKS_IN;
 pub use tls::Tls;

@@ -7,6 +7,11 @@ use crate::{
     failpoint,
 };
 
+/// What a session of ours looks names up in, unless it says otherwise for a transaction: nothing that a tenant's or
+/// the application's role may plant. An operator in `public` for the very types of an expression would win over the
+/// built-in one that needs a cast, and run as us. A pooler that takes no options leaves us with the role's own.
+pub const LOOKS_IN: &str = "pg_catalog,pg_temp";
+
 /// Settings of every working session, as start-up options: they outlive a `RESET ALL`.
 /// `jit` costs a census tens of milliseconds and gains nothing; the other two let the server end
 /// what a dead client left behind. A pooler that takes no options does that itself.
@@ -30,12 +35,13 @@ impl Options {
             true => UNCHECKED,
             false => SESSION,
         };
-        let mut text = own.map_or_else(String::new, |own| format!("{own} "));
-        text.push_str(session);
+        let mut needed = own.is_some();
+        let own = own.unwrap_or_default();
+        let mut text = format!("-c search_path={LOOKS_IN} {own} {session}");
         for (key, value) in settings {
+            needed = true;
             text.push_str(&format!(" -c {key}={}", escape(value)));
         }
-        let needed = text != session;
         Self { text, needed }
     }
 }

@@ -8,6 +8,7 @@ use tracing::{debug, error, warn};
 use super::{
     apply::ApplyError,
     brake,
+    causes::{Cause, Causes},
     disposition::{self, Disposition, Kind},
     reconciler::{Loaded, Outcome},
     watch::{self, Cancelled},
@@ -27,6 +28,7 @@ const BUSY_RETRY: Duration = Duration::from_millis(100);
 /// An apply that ended early, and all that is known of it.
 pub(super) struct Failed<'a> {
     pub(super) loaded: &'a Loaded,
+    pub(super) causes: &'a Causes,
     /// Whether it is evidence against the version: not when a person tried this one tenant.
     pub(super) counts: bool,
     pub(super) tenant: &'a Tenant,
@@ -46,6 +48,7 @@ impl Failed<'_> {
     ) -> Result<()> {
         let Self {
             loaded,
+            causes,
             counts,
             tenant,
             error,
@@ -103,9 +106,17 @@ impl Failed<'_> {
         )
         .await?;
         failpoint::pass("reconcile.recorded").await?;
-        warn!(
+        let first = causes.is_first(&Cause {
+            state,
+            sqlstate: sqlstate.map(ToOwned::to_owned),
+            version: version.map(ToOwned::to_owned),
+        });
+        if first {
+            warn!(tenant.schema = tenant.schema, migration.version = version, sqlstate, %state, "{text}");
+        }
+        debug!(
             tenant.schema = tenant.schema, migration.version = version, sqlstate, %state, attempts,
-            retry_in = retry_in.map(|delay| delay.as_secs_f64()), "{text}"
+            retry_in = retry_in.map(|delay| delay.as_secs_f64()), told = first, "failed: {text}"
         );
         outcome.kind = match state {
             State::Blocked => ReconcileOutcome::Blocked,

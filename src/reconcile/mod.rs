@@ -3,6 +3,7 @@
 pub mod apply;
 pub mod brake;
 pub mod breaker;
+mod causes;
 pub mod disposition;
 mod failure;
 pub mod message;

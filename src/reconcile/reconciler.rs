@@ -11,7 +11,10 @@ use std::{
 use tokio_postgres::types::Type;
 use tracing::{debug, warn};
 
-use super::{brake::BrakeReason, breaker::Tally, queue::Reason, runner::Runner, running::Running};
+use super::{
+    brake::BrakeReason, breaker::Tally, causes::Causes, queue::Reason, runner::Runner,
+    running::Running,
+};
 use crate::{
     config::{LostPolicy, Retry},
     error::{During, Result},
@@ -96,6 +99,7 @@ pub struct Reconciler {
     loaded: RwLock<Arc<Loaded>>,
     limits: Limits,
     running: Running,
+    causes: Causes,
 }
 
 impl Reconciler {
@@ -107,6 +111,7 @@ impl Reconciler {
             loaded: RwLock::new(loaded),
             limits,
             running: Running::default(),
+            causes: Causes::default(),
         }
     }
 

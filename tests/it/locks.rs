@@ -6,23 +6,15 @@ use std::{
         Arc,
         atomic::{AtomicBool, AtomicU32, Ordering},
     },
-<<<<<<< HEAD
-    time::Instant,
-=======
-    time::Duration,
->>>>>>> recon
+    time::{Duration, Instant},
 };
 
 use tokio_postgres::Client;
 
-<<<<<<< HEAD
 use crate::{
     faults::recovered,
-    support::{App, until},
+    support::{App, Link, Proxy, database::shared, until},
 };
-=======
-use crate::support::{App, Link, Proxy, database::shared, until};
->>>>>>> recon
 
 const FAST: &str = "[retry]\ninitial = \"100ms\"\nmax = \"300ms\"";
 

@@ -136,6 +136,7 @@ impl Reconciler {
                 loaded.tally.succeeded(before, committed);
                 Failed {
                     loaded,
+                    causes: &self.causes,
                     counts: asker == Asker::Fleet,
                     tenant: &tenant,
                     error,
