@@ -19,7 +19,7 @@ test: postgres promtool pgbouncer ## Run the tests on throw-away PostgreSQL serv
 
 faults: postgres promtool pgbouncer ## Run every test, the slow ones too, and write docs/faults.md
 	rm -rf target/faults && mkdir -p target/faults
-	TENANTD_FAULTS=$(CURDIR)/target/faults $(CARGO) test --test it >target/faults/results.txt || true
+	TENANTD_FAULTS=$(CURDIR)/target/faults $(CARGO) test --test it | tee target/faults/results.txt
 	$(CARGO) run --quiet --example faults_table target/faults
 
 test-matrix: postgres promtool pgbouncer ## Run the integration tests on PostgreSQL 14 to 18 (PG="14 18": on these)

@@ -79,6 +79,10 @@ metrics! {
     tenants_by_state: Family<IntGauge, State>,
     /// Tenants whose catalog differed from a fresh schema's when they were last verified.
     tenants_drifted: IntGauge,
+    /// Tenants with fewer rows in tenantd.applied than files.
+    tenants_unrecorded: IntGauge,
+    /// Triggers that are gone, disabled or other than configured; what they tell of waits for the sweep.
+    trigger_missing: IntGauge,
     /// Whether the LISTEN connection is up and notifications arrive on it (1) or not (0).
     listener_connected: IntGauge,
     /// Whether NOTIFY does not work here, so that the fleet is looked at every sweep.poll_interval instead (1) or not (0).
@@ -187,6 +191,8 @@ mod tests {
             "schemas_with_tables",
             "schemas_without_tables",
             "tenants_drifted",
+            "tenants_unrecorded",
+            "trigger_missing",
             "listener_connected",
             "listener_polling",
             "notification_queue_usage_ratio",

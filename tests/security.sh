@@ -75,11 +75,11 @@ echo 'S22  open    advisories: their database needs the internet; run `cargo den
 
 # --- Tests of the suite -----------------------------------------------------------------------------------------------
 "$CARGO" build -q && "$CARGO" test -q --no-run || die 'the tests do not build'
-check S2 'tests: least rights, a listener that may only connect' tests security::what_install_grants_is_no_more_than_the_daemon_needs roles::an_ordinary_role_that_install_prepared_can_run_the_daemon
-check S3 'test: needless powers and planters are warned about by name' tests security::the_daemon_warns_about_needless_powers_and_about_those_who_may_plant_objects
-check S4 'tests: planted functions are not called, a file cannot leave its path' tests security::what_somebody_planted_in_a_tenants_schema_or_in_public_is_not_called apply::a_file_that_leaves_its_search_path_or_role_is_refused
-check S6 'test: 10 000 hostile names come back from pg_namespace' tests security::ten_thousand_hostile_names_come_back_from_the_catalog_as_they_were
-FUZZ_INPUTS=1000000 check S7 'tests: 1 000 000 payloads and as many connection strings' tests security::whatever_a_notification_carries_is_an_id_or_is_rejected security::no_connection_string_makes_the_parser_panic_or_quote_a_password
+check S2 'tests: least rights, a listener that may only connect' tests security::rights::what_install_grants_is_no_more_than_the_daemon_needs roles::an_ordinary_role_that_install_prepared_can_run_the_daemon
+check S3 'test: needless powers and planters are warned about by name' tests security::rights::the_daemon_warns_about_needless_powers_and_about_those_who_may_plant_objects
+check S4 'tests: planted functions are not called, a file cannot leave its path' tests security::rights::what_somebody_planted_in_a_tenants_schema_or_in_public_is_not_called faults::lifecycle::what_a_tenants_role_plants_in_its_schema_or_in_public_never_runs_as_the_migrator apply::a_file_that_leaves_its_search_path_or_role_is_refused
+check S6 'test: 10 000 hostile names come back from pg_namespace' tests security::input::ten_thousand_hostile_names_come_back_from_the_catalog_as_they_were
+FUZZ_INPUTS=1000000 check S7 'tests: 1 000 000 payloads and as many connection strings' tests security::input::whatever_a_notification_carries_is_an_id_or_is_rejected security::input::no_connection_string_makes_the_parser_panic_or_quote_a_password
 if grep -q '^mod tls;' tests/it/main.rs; then
     check S8 'tests: TLS to the right server only (S8, S9, S10)' "$CARGO" test -q --test it -- tls::
 else
@@ -87,16 +87,16 @@ else
 fi
 check S11 'test: a password file that others may read is not read' tests --lib pg::conninfo::tests::a_password_file_that_others_may_read_is_ignored_with_a_warning
 check S12 'test: a canary password at trace level, in every wrong place' tests passwords::a_password_is_asked_for_and_never_shown
-check S13 'test: rows of customers are in no log and not in the ledger' tests security::what_customers_wrote_is_in_no_log_and_not_in_the_ledger
-check S14 'test: loopback by default, a warning otherwise' tests security::an_address_that_others_reach_is_warned_about_and_the_default_is_not_one
-check S16 'test: 500 slow clients, 1 MB of head, idle ones; 99th percentile of a scrape' tests security::five_hundred_slow_clients_a_huge_head_and_idle_ones_cost_a_scrape_nothing
-check S17 'test: no tenant in the metrics, as many series at 10 and 210 tenants' tests security::metrics_name_no_tenant_and_do_not_grow_with_the_fleet
+check S13 'test: rows of customers are in no log and not in the ledger' tests security::privacy::what_customers_wrote_is_in_no_log_and_not_in_the_ledger
+check S14 'test: loopback by default, a warning otherwise' tests security::network::an_address_that_others_reach_is_warned_about_and_the_default_is_not_one
+check S16 'test: 500 slow clients, 1 MB of head, idle ones; 99th percentile of a scrape' tests security::network::five_hundred_slow_clients_a_huge_head_and_idle_ones_cost_a_scrape_nothing
+check S17 'test: no tenant in the metrics, as many series at 10 and 210 tenants' tests security::privacy::metrics_name_no_tenant_and_do_not_grow_with_the_fleet
 check S21 'test: a database that is away is no reason for the watchdog' tests http::readiness_follows_the_database_and_liveness_does_not
-check S23 'test: a hostile server costs an error and no memory' tests security::a_hostile_server_costs_an_error_and_no_memory
+check S23 'test: a hostile server costs an error and no memory' tests security::network::a_hostile_server_costs_an_error_and_no_memory
 check S25 'tests: servers that are too old or have known holes' tests --lib pg::server::tests::a_server_before_14_is_refused_by_name pg::server::tests::a_minor_with_known_holes_is_warned_about_and_others_are_not
 check S26 'tests: migrations that others may write, links that lead out' tests --lib migrations::set::tests::a_directory_or_file_that_others_may_write_is_refused migrations::set::tests::a_group_may_write_only_where_it_is_the_owners_own migrations::set::tests::a_link_may_not_lead_out_of_the_directory
-check S27 'test: the ledger says who, what and when, and files cannot change it' tests security::the_ledger_says_who_applied_which_file_when_and_the_files_role_cannot_change_that
-check S28 'test: a session that shares our name is not ended' tests security::a_session_that_only_shares_our_name_is_never_ended
+check S27 'test: the ledger says who, what and when, and files cannot change it' tests security::rights::the_ledger_says_who_applied_which_file_when_and_the_files_role_cannot_change_that
+check S28 'test: a session that shares our name is not ended' tests security::rights::a_session_that_only_shares_our_name_is_never_ended
 
 # --- A real daemon ----------------------------------------------------------------------------------------------------
 program=$(realpath "${1:-target/debug/tenantd}")
@@ -156,8 +156,8 @@ steer() { for sql in "UPDATE tenantd.tenant SET held_by = 'x'" 'DELETE FROM tena
 check S1 "the daemon's role has no powers, and the daemon says nothing of it" is "$(sql "SELECT count(*) FROM pg_roles WHERE rolname = 'tenantd' AND (rolsuper OR rolcreaterole OR rolcreatedb OR rolbypassrls OR rolreplication)") $(grep -c 'connected as role' "$dir/daemon.log")" '0 0'
 check S2 'the application may use the schema of a tenant and create nothing in it' is "$(sql "SELECT has_schema_privilege('web', 'tenant_1', 'CREATE'), has_schema_privilege('web', 'tenant_1', 'USAGE')")" 'f|t'
 check S3 'nobody but owners may create in public, tenantd and the tenant schemas' is "$(sql "SELECT count(*) FROM pg_namespace n, pg_roles r WHERE n.nspname ~ '^(tenant|public)' AND NOT r.rolsuper AND r.rolname NOT IN ('owner', 'tenantd', 'pg_database_owner') AND has_schema_privilege(r.oid, n.oid, 'CREATE')")" 0
-check S5 'functions that run with their owner'"'"'s rights have a fixed path; triggers are not for PUBLIC' is "$(sql "SELECT count(*) FROM pg_proc p WHERE pronamespace = 'tenantd'::regnamespace AND (prosecdef AND NOT coalesce('search_path=pg_catalog, pg_temp' = ANY (proconfig), false) OR prorettype = 'trigger'::regtype AND has_function_privilege('web', oid, 'EXECUTE'))")" 0
-check S5 'guard and record, which have no path of their own, are not for PUBLIC and run as their caller' is "$(sql "SELECT count(*) FROM pg_proc WHERE pronamespace = 'tenantd'::regnamespace AND proconfig IS NULL AND proname NOT IN ('name_problem') AND (prosecdef OR has_function_privilege('web', oid, 'EXECUTE'))")" 0
+check S5 'every function of the ledger has a fixed path; triggers are not for PUBLIC' is "$(sql "SELECT count(*) FROM pg_proc p WHERE pronamespace = 'tenantd'::regnamespace AND (NOT coalesce('search_path=pg_catalog, pg_temp' = ANY (proconfig), false) OR prorettype = 'trigger'::regtype AND has_function_privilege('web', oid, 'EXECUTE'))")" 0
+check S5 'guard, record and stamp are not for PUBLIC and run as their caller' is "$(sql "SELECT count(*) FILTER (WHERE prosecdef OR has_function_privilege('web', oid, 'EXECUTE')), count(*) FROM pg_proc WHERE pronamespace = 'tenantd'::regnamespace AND proname IN ('guard', 'record', 'stamp')")" '0|3'
 check S11 'no password in /proc/PID/environ and /proc/PID/cmdline' is "$(visible environ) $(visible cmdline)" '0 0'
 check S12 'no password in log and metrics at level trace' none leaks
 check S14 'it listens on 127.0.0.1 only' is "$(sources)" 127.0.0.1

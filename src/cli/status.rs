@@ -131,6 +131,12 @@ fn fleet(report: &Report) {
             report.drifted
         );
     }
+    if report.unrecorded > 0 {
+        out!(
+            "unrecorded      {:>6}   rows of tenantd.applied are gone: see docs/troubleshooting.md",
+            report.unrecorded
+        );
+    }
     for stopped in &report.stopped {
         out!(
             "\nstopped: version {} ({}) failed on {} tenants, stopped at {}",

@@ -17,7 +17,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct QualifiedName {
-    /// The schema; `None` leaves it to the search_path.
+    /// The schema; `None` leaves it to the search path of tenantd's role.
     pub schema: Option<String>,
     /// The table.
     pub name: String,

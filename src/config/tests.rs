@@ -186,7 +186,7 @@ fn an_unknown_key_is_named_with_its_origin_and_a_suggestion() {
 #[test]
 fn every_wrong_value_is_reported_at_once() {
     let message = refusal(
-        "[database]\nworkers = \"many\"\n[sweep]\ninterval = 60\nfull_interval = \"0s\"\n\
+        "[database]\nworkers = \"many\"\n[sweep]\ninterval = 60\nfull_interval = \"0s\"\npoll_interval = \"2m\"\n\
          [rollout]\nmode = \"slow\"\n[registry]\ntable = \"a b\"\nschema_column = \"s\"\n\
          schema_template = \"t\"\n[locks]\nlock_timeout = \"1ms\"\n[logins]\nupdate_columns = [\"x\"]\n\
          [migrations]\nsearch_path = [\"public\"]\n[log]\nlevel = \"inof\"\n",
@@ -198,6 +198,7 @@ fn every_wrong_value_is_reported_at_once() {
         "found string \"many\"",
         "`60` is not a duration",
         "`full_interval` in [sweep] must be longer than 0",
+        "`poll_interval` in [sweep] must be at most 1m",
         "unknown variant `slow`, expected `auto` or `manual`",
         "`table` in [registry]",
         "`a b` is not a table name",

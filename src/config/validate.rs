@@ -11,6 +11,8 @@ const MAX_WORKERS: u16 = 64;
 const MIN_LOCK_TIMEOUT: Duration = Duration::from_millis(10);
 /// PostgreSQL keeps timeouts as milliseconds in 32 bits.
 const MAX_SERVER_TIMEOUT: Duration = Duration::from_millis(i32::MAX as u64);
+/// The listener comes round once in it, and is taken for wedged after 90 s.
+const MAX_POLL_INTERVAL: Duration = Duration::from_secs(60);
 /// Settings that tenantd makes for each transaction, with the key to use in their place.
 const OWN_SETTINGS: [(&str, &str); 4] = [
     ("search_path", "search_path in [migrations]"),
@@ -136,6 +138,9 @@ fn durations(config: &Config, problems: &mut Vec<String>) {
         if value.is_zero() {
             problems.push(format!("`{key}` in [{section}] must be longer than 0"));
         }
+    }
+    if config.sweep.poll_interval > MAX_POLL_INTERVAL {
+        problems.push("`poll_interval` in [sweep] must be at most 1m".to_owned());
     }
     if locks.lock_timeout < MIN_LOCK_TIMEOUT {
         problems.push("`lock_timeout` in [locks] must be at least 10ms".to_owned());

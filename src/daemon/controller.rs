@@ -17,6 +17,7 @@ use tracing::{error, info, warn};
 
 use super::{
     engine::{self, Engine, Purpose},
+    findings::Findings,
     health::Health,
     heartbeat::{Echo, Heartbeat},
     http::{self, Endpoints},
@@ -231,6 +232,7 @@ async fn serve(
             intervals: config.sweep.clone(),
             migrations: config.migrations.clone(),
             brake: Arc::clone(&brake),
+            findings: Findings::new(config.clone(), Arc::clone(&metrics)),
             nudge: Arc::clone(&nudge),
             lead,
             instance: engine.instance.clone(),

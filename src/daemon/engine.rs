@@ -1,11 +1,9 @@
 //! What the daemon and the commands share: connections, the loaded set and the reconciler, set up from
 //! the configuration.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, Ordering},
-};
+use std::sync::Arc;
 
+use tokio::sync::Mutex;
 use tokio_postgres::Client;
 
 use crate::{
@@ -14,7 +12,7 @@ use crate::{
     failpoint,
     fleet::{
         Registry, Release, control,
-        instances::{self, Instance},
+        instances::{self, Beat, Instance},
         ledger, server,
     },
     migrations::MigrationSet,
@@ -30,8 +28,9 @@ pub struct Engine {
     pub instance: String,
     /// The reconcile path.
     pub reconciler: Arc<Reconciler>,
-    /// Another daemon that runs has released a head that goes on from ours.
-    outdone: AtomicBool,
+    /// Whether another daemon has released a head that goes on from ours. Held while a head is released, so that
+    /// a heartbeat and a reload do not do so side by side.
+    outdone: Mutex<bool>,
 }
 
 /// What an engine is opened for.
@@ -93,17 +92,23 @@ fn resolve(url: Option<&str>) -> Result<Target> {
 }
 
 /// A pool for `role`, as the configuration says: one connection a worker and one beside them, for the
-/// sweep, the watch and `/status`.
+/// sweep, the watch and `/status`. Past a transaction pooler it leads where `listen_url` does.
 ///
 /// # Errors
 /// When the parameters cannot be understood.
 pub fn pool(config: &Config, role: &str) -> Result<Pool> {
-    Pool::new(
-        &target(config)?,
-        role,
-        &config.database.session_settings,
-        usize::from(config.database.workers) + 1,
-    )
+    let (work, settings) = (target(config)?, &config.database.session_settings);
+    let workers = usize::from(config.database.workers);
+    let pool = Pool::new(&work, role, settings, workers + 1)?;
+    if config.database.listen_url.is_none() {
+        return Ok(pool);
+    }
+    let listen = listen_target(config)?;
+    // A role that may only listen cannot migrate.
+    if listen.config.get_user() != work.config.get_user() {
+        return Ok(pool);
+    }
+    pool.with_direct(&listen, role, settings, workers)
 }
 
 impl Engine {
@@ -153,21 +158,8 @@ impl Engine {
             asynchronous: config.rollout.durability == Durability::Fast,
         };
         let loaded = Loaded::new(registry, release);
-        let listen = listen_target(&config)?;
-        // A role that may only listen cannot migrate.
-        let same_user = listen.config.get_user() == target(&config)?.config.get_user();
-        let direct = match &config.database.listen_url {
-            Some(_) if same_user => Some(Pool::new(
-                &listen,
-                "work",
-                &config.database.session_settings,
-                usize::from(config.database.workers),
-            )?),
-            _ => None,
-        };
         let reconciler = Arc::new(Reconciler::new(
             pool,
-            direct,
             Arc::new(SqlFiles { settings }),
             loaded,
             limits,
@@ -176,7 +168,7 @@ impl Engine {
             config,
             instance,
             reconciler,
-            outdone: AtomicBool::new(outdone),
+            outdone: Mutex::new(outdone),
         })
     }
 
@@ -185,18 +177,33 @@ impl Engine {
         own(&self.instance, &self.reconciler.loaded().release)
     }
 
-    /// Releases our head if another daemon kept us from it that has stopped since. Whether it is released now.
+    /// Releases our head where a heartbeat of `own` found another: one that ours goes on from, because an older
+    /// daemon took it back while we could not say that we run; or a newer one whose daemons have all stopped.
+    /// Whether it is released now.
     ///
     /// # Errors
     /// When the database does not answer.
-    pub async fn catch_up(&self) -> Result<bool> {
-        if !self.outdone.load(Ordering::Acquire) {
+    pub async fn catch_up(&self, own: &Instance, beat: &Beat) -> Result<bool> {
+        let Ok(mut outdone) = self.outdone.try_lock() else {
+            return Ok(false);
+        };
+        let loaded = self.reconciler.loaded();
+        let release = &loaded.release;
+        let Some(released) = &beat.released else {
+            return Ok(false);
+        };
+        if release.head().digest != own.head || *released == own.head {
+            *outdone &= *released != own.head;
             return Ok(false);
         }
-        let loaded = self.reconciler.loaded();
+        *outdone |= beat.elsewhere && beat.newer;
+        let goes_on = release.has_any(std::slice::from_ref(released));
+        if !(goes_on || *outdone && !beat.elsewhere) {
+            return Ok(false);
+        }
         let mut client = self.reconciler.pool().get().await?;
-        let kept = ledger::publish(&mut client, &loaded.release, &self.instance).await?;
-        self.outdone.store(kept.is_some(), Ordering::Release);
+        let kept = ledger::publish(&mut client, release, &self.instance).await?;
+        *outdone = kept.is_some();
         Ok(kept.is_none())
     }
 
@@ -210,10 +217,10 @@ impl Engine {
             .await
             .expect("loading a set does not panic")?;
         let release = Release::all(set);
+        let mut outdone = self.outdone.lock().await;
         let mut client = self.reconciler.pool().get().await?;
         instances::announce(&client, &own(&self.instance, &release)).await?;
-        let outdone = publish(&mut client, &release, &self.instance).await?;
-        self.outdone.store(outdone, Ordering::Release);
+        *outdone = publish(&mut client, &release, &self.instance).await?;
         let registry = self.reconciler.loaded().census.registry().clone();
         self.reconciler.load(Loaded::new(registry, release));
         Ok(())

@@ -156,10 +156,7 @@ impl Heartbeat {
         let Ok(beat) = beat else {
             // The statement may still be under way on it.
             pool::discard(connection);
-            return Err(Error::Timeout {
-                operation: "write the heartbeat".into(),
-                limit: LIMIT,
-            });
+            return Err(late("write the heartbeat"));
         };
         let beat = match beat {
             Ok(beat) => beat,
@@ -191,8 +188,9 @@ impl Heartbeat {
         if self.lead.confirmed(beat.leads, start) {
             self.nudge.sweep(SweepKind::Full);
         }
-        if self.engine.catch_up().await? {
-            info!("released our head: no other daemon has the newer one any more");
+        let caught_up = timeout(LIMIT, self.engine.catch_up(&own, &beat)).await;
+        if caught_up.unwrap_or_else(|_| Err(late("release our head")))? {
+            info!("released our head: no daemon that runs has a newer one");
             self.nudge.sweep(SweepKind::Head);
         }
         Ok(if beat.leads {
@@ -223,6 +221,13 @@ impl Heartbeat {
              transaction; {culprit}. When it is full, no commit with a NOTIFY succeeds",
             usage * 100.0
         );
+    }
+}
+
+fn late(operation: &str) -> Error {
+    Error::Timeout {
+        operation: operation.into(),
+        limit: LIMIT,
     }
 }
 

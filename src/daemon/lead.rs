@@ -83,6 +83,8 @@ impl Lead {
             &metrics.schemas_with_tables,
             &metrics.schemas_without_tables,
             &metrics.tenants_drifted,
+            &metrics.tenants_unrecorded,
+            &metrics.trigger_missing,
         ] {
             gauge.set(0);
         }

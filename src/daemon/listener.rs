@@ -5,7 +5,7 @@
 
 use std::{convert::Infallible, sync::Arc, time::Duration};
 
-use tokio::time::{Instant, interval, interval_at, sleep};
+use tokio::time::{Instant, interval, sleep};
 use tokio_postgres::Notification;
 use tracing::{debug, info, warn};
 
@@ -28,9 +28,10 @@ use crate::{
     },
 };
 
-/// How often the session is asked whether it is there. With the time it has to answer: 9 s.
-const PING: Duration = Duration::from_secs(5);
-/// How often we look for an echo that is overdue.
+/// When nothing was heard for so long, the session is asked whether it is there: longer than the time between two
+/// heartbeats, which show the same. With the time it has to answer: 10 s.
+const QUIET: Duration = Duration::from_millis(5500);
+/// How often we look for an echo that is overdue, and for silence.
 const CHECK: Duration = Duration::from_millis(500);
 /// Connections in a row on which nothing was heard, until NOTIFY is taken for broken.
 const DEAF: u32 = 3;
@@ -168,23 +169,29 @@ impl Ears {
             self.nudge.sweep(SweepKind::Head);
         }
         self.echo.listening();
-        let mut pings = interval_at(Instant::now() + PING, PING);
-        let mut checks = interval(CHECK);
+        let (mut checks, mut heard) = (interval(CHECK), Instant::now());
         loop {
             tokio::select! {
                 notification = listener.next() => match notification {
                     Ok(notification) => self.take(&notification, path),
                     Err(error) => return Ended::Failed(error),
                 },
-                _ = checks.tick(), if !failpoint::off("listener.pulse") => if self.echo.overdue() {
-                    return Ended::Deaf;
-                },
-                _ = pings.tick(), if !failpoint::off("listener.pulse") => match listener.ping(|n| self.take(&n, path)).await {
-                    Ok(true) => self.health.ticked(Loop::Listener),
-                    Ok(false) => return Ended::Pooled,
-                    Err(error) => return Ended::Failed(error),
+                _ = checks.tick(), if !failpoint::off("listener.pulse") => {
+                    self.health.ticked(Loop::Listener);
+                    if self.echo.overdue() {
+                        return Ended::Deaf;
+                    }
+                    if heard.elapsed() < QUIET {
+                        continue;
+                    }
+                    match listener.ping(|n| self.take(&n, path)).await {
+                        Ok(true) => {}
+                        Ok(false) => return Ended::Pooled,
+                        Err(error) => return Ended::Failed(error),
+                    }
                 },
             }
+            heard = Instant::now();
         }
     }
 

@@ -2,6 +2,7 @@
 
 pub mod controller;
 pub mod engine;
+pub mod findings;
 pub mod health;
 pub mod heartbeat;
 pub mod http;

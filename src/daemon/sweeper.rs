@@ -20,10 +20,10 @@ use tokio::{
     sync::Notify,
     time::{Instant, MissedTickBehavior, interval, sleep},
 };
-use tokio_postgres::Client;
 use tracing::{debug, info, warn};
 
 use super::{
+    findings::Findings,
     health::{Health, Loop},
     lead::Lead,
     work::{CAPACITY, SharedQueue},
@@ -34,6 +34,7 @@ use crate::{
     failpoint,
     fleet::{Counts, Group, State, Tenant, Verifier, Which, ledger, requests, verify},
     metrics::{Metrics, SweepKind},
+    pg::Connection,
     reconcile::{
         Loaded, Reason, Reconciler,
         brake::{self, Brake},
@@ -46,9 +47,11 @@ const PAGE: usize = 500;
 /// Ids that one head check returns.
 const HEADS: u32 = 4000;
 const RETRY: Duration = Duration::from_secs(1);
+/// For one question. A fleet of a hundred thousand is counted in seconds; the watchdog waits longer.
+const LIMIT: Duration = Duration::from_secs(60);
 const TICK: Duration = Duration::from_secs(10);
 const REQUESTS: i64 = 500;
-/// Tenants verified before the connection is let go for others.
+/// Tenants that are looked up at once to be verified one by one.
 const VERIFIED_AT_ONCE: usize = 20;
 
 /// Asks the sweeper for something between its rounds.
@@ -117,6 +120,8 @@ pub struct Sweeper {
     pub migrations: config::Migrations,
     /// What is told of a server in trouble.
     pub brake: Arc<Brake>,
+    /// What is looked at beside the tenants.
+    pub findings: Findings,
     /// What asks for a round now.
     pub nudge: Arc<Nudge>,
     /// Whether the clock does.
@@ -219,14 +224,20 @@ impl Sweeper {
     async fn check_heads(&self, loaded: &Loaded) -> Result<Found> {
         let (mut found, mut after) = (Found::default(), String::new());
         loop {
+            let ids = self
+                .ask("check the fleet's heads", async |c| {
+                    loaded.census.behind(c, &after, HEADS).await
+                })
+                .await?;
             // For each page anew: what watches the applies shares this connection.
-            let client = self.reconciler.pool().get().await?;
-            let ids = loaded.census.behind(&client, &after, HEADS).await?;
             for ids in ids.chunks(PAGE) {
                 let ids: Vec<_> = ids.iter().map(String::as_str).collect();
-                let tenants = loaded.census.tenants(&client, &ids).await?;
-                self.take(&client, &tenants.unwrap_or_default(), &mut found)
+                let tenants = self
+                    .ask("look at a page of tenants", async |c| {
+                        loaded.census.tenants(c, &ids).await
+                    })
                     .await?;
+                self.take(&tenants.unwrap_or_default(), &mut found).await?;
                 if found.dropped {
                     return Ok(found);
                 }
@@ -235,7 +246,6 @@ impl Sweeper {
                 Some(last) if ids.len() == HEADS as usize => after.clone_from(last),
                 _ => return Ok(found),
             }
-            self.health.ticked(Loop::Sweeper);
         }
     }
 
@@ -243,24 +253,28 @@ impl Sweeper {
     async fn look_into_all(&self, loaded: &Loaded) -> Result<Found> {
         let (mut found, mut counts, mut after) = (Found::default(), Counts::new(), None);
         loop {
-            let client = self.reconciler.pool().get().await?;
-            let window = loaded
-                .census
-                .window(&client, Which::Doubtful, after.as_deref())
+            let window = self
+                .ask("look into the schemas of the fleet", async |c| {
+                    let after = after.as_deref();
+                    loaded.census.window(c, Which::Doubtful, after).await
+                })
                 .await?;
             counts += window.counts;
             for tenants in window.tenants.chunks(PAGE) {
-                self.take(&client, tenants, &mut found).await?;
+                self.take(tenants, &mut found).await?;
             }
             after = window.next;
             if after.is_none() {
                 break;
             }
-            self.health.ticked(Loop::Sweeper);
         }
         self.tell(&counts);
-        let client = self.reconciler.pool().get().await?;
-        let orphans = ledger::note_orphans(&client, &loaded.census.registry().ids()).await?;
+        let ids = loaded.census.registry().ids();
+        let orphans = self
+            .ask("look for orphan schemas", async |c| {
+                ledger::note_orphans(c, &ids).await
+            })
+            .await?;
         if orphans > 0 {
             info!(
                 orphans,
@@ -271,8 +285,11 @@ impl Sweeper {
     }
 
     /// Writes down what was seen, and hands to the workers what they may do.
-    async fn take(&self, client: &Client, tenants: &[Tenant], found: &mut Found) -> Result<()> {
-        ledger::note(client, tenants).await?;
+    async fn take(&self, tenants: &[Tenant], found: &mut Found) -> Result<()> {
+        self.ask("note the tenants' states", async |c| {
+            ledger::note(c, tenants).await
+        })
+        .await?;
         failpoint::pass("sweep.noted").await?;
         for tenant in tenants.iter().filter(|tenant| self.acts(tenant)) {
             found.tenants += 1;
@@ -281,18 +298,29 @@ impl Sweeper {
         Ok(())
     }
 
-    /// Compares the configured share of the tenants with fresh schemas, and counts what is known to differ.
+    /// Compares the configured share of the tenants with fresh schemas, counts what is known to differ, and looks for
+    /// what else a person should mend.
     async fn verify_some(&self, loaded: &Loaded) -> Result<()> {
-        let pool = self.reconciler.pool();
         let share = self.intervals.verify_share;
         if share > 0.0 {
             let verifier = Verifier::new(loaded.release.clone(), self.migrations.clone());
-            let ids = verify::due(&*pool.get().await?, &loaded.release, share).await?;
+            let ids = self
+                .ask("choose tenants to verify", async |c| {
+                    verify::due(c, &loaded.release, share).await
+                })
+                .await?;
             for ids in ids.chunks(VERIFIED_AT_ONCE) {
                 let names: Vec<_> = ids.iter().map(String::as_str).collect();
-                let mut connection = pool.get().await?;
-                for tenant in loaded.census.find(&connection, &names).await? {
-                    let found = verifier.verify(&mut connection, &tenant).await?;
+                let tenants = self
+                    .ask("look up tenants to verify", async |c| {
+                        loaded.census.find(c, &names).await
+                    })
+                    .await?;
+                for tenant in tenants {
+                    let what = format!("verify schema {}", tenant.schema);
+                    let found = self
+                        .ask(&what, async |c| verifier.verify(c, &tenant).await)
+                        .await?;
                     if let Some(difference) = found.filter(|it| !it.is_empty()) {
                         debug!(
                             tenant.schema = tenant.schema,
@@ -300,10 +328,13 @@ impl Sweeper {
                         );
                     }
                 }
-                self.health.ticked(Loop::Sweeper);
             }
         }
-        let drifted = verify::drifted(&*pool.get().await?).await?;
+        let drifted = self
+            .ask("count the drifted tenants", async |c| {
+                verify::drifted(c).await
+            })
+            .await?;
         if drifted > self.metrics.tenants_drifted.get() {
             warn!(
                 drifted,
@@ -312,6 +343,10 @@ impl Sweeper {
         }
         if self.lead.leads() {
             self.metrics.tenants_drifted.set(drifted);
+            self.ask("look for triggers and rows that are gone", async |c| {
+                self.findings.look(c, &loaded.release).await
+            })
+            .await?;
         }
         Ok(())
     }
@@ -355,10 +390,9 @@ impl Sweeper {
             if limit == 0 {
                 return sweep;
             }
-            let taken = async {
-                let client = self.reconciler.pool().get().await?;
-                requests::take(&client, &self.instance, limit).await
-            };
+            let taken = self.ask("take requests", async |c| {
+                requests::take(c, &self.instance, limit).await
+            });
             let requests = match taken.await {
                 Ok(requests) => requests,
                 Err(error) => {
@@ -393,13 +427,23 @@ impl Sweeper {
 
     /// Puts back what the queue had no room for, because events filled it meanwhile.
     async fn ask_again(&self, ids: &[String]) {
-        let asked = async {
-            let client = self.reconciler.pool().get().await?;
-            requests::migrate(&client, ids).await
-        };
+        let asked = self.ask("put requests back", async |c| {
+            requests::migrate(c, ids).await
+        });
         if let Err(error) = asked.await {
             warn!("{} requests are left to the sweep: {error}", ids.len());
         }
+    }
+
+    /// Asks the database within bounds. Whatever the answer, the loop has come round.
+    async fn ask<T>(
+        &self,
+        what: &str,
+        question: impl AsyncFnOnce(&mut Connection) -> Result<T>,
+    ) -> Result<T> {
+        let answer = self.reconciler.pool().ask(what, LIMIT, question).await;
+        self.health.ticked(Loop::Sweeper);
+        answer
     }
 
     /// Waits until the queue has room for another page or two.

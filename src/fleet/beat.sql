@@ -27,5 +27,9 @@ SELECT (SELECT pg_catalog.max(version) FROM tenantd.control),
                  FROM tenantd.lead l), 0),
        q.usage,
        CASE WHEN q.usage < 0.5 THEN pg_catalog.pg_notify('tenantd_beat', $9) END,
-       ARRAY(SELECT b.digest FROM tenantd.breaker b WHERE b.opened_at IS NOT NULL)
+       ARRAY(SELECT b.digest FROM tenantd.breaker b WHERE b.opened_at IS NOT NULL),
+       (SELECT h.digest FROM tenantd.head h),
+       EXISTS (SELECT FROM tenantd.head h JOIN tenantd.instance i ON i.head = h.digest
+               WHERE i.id <> $1 AND i.heartbeat_at > pg_catalog.now() - $7 * interval '1 second'),
+       EXISTS (SELECT FROM tenantd.head h JOIN tenantd.migration m ON m.ordinal < h.ordinal WHERE m.digest = $5)
 FROM queue q

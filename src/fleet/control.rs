@@ -76,7 +76,8 @@ pub async fn require(client: &Client) -> Result<()> {
             "the schema tenantd is not installed in this database: run `tenantd install`".into(),
         )),
         older if older < VERSION => Err(Error::Refused(format!(
-            "the schema tenantd is at version {older}, this program needs {VERSION}: run `tenantd install`"
+            "the schema tenantd is at version {older}, this program needs {VERSION}: run `tenantd install`, again with \
+             `--role ROLE` where the daemon has a role of its own"
         ))),
         newer => Err(newer_than_we_know(newer)),
     }
@@ -127,7 +128,7 @@ pub async fn install(
     let version = Version::of(client).await?;
     let mut done = upgrade(client).await?;
     if let Some(role) = role {
-        for (what, sql) in grants(config, role) {
+        for (what, sql) in grants(client, config, role).await? {
             client.batch_execute(&sql).await.during(what)?;
         }
         done.push(format!("granted role {role} what the daemon needs"));
@@ -174,10 +175,10 @@ pub async fn install_sql(client: &Client, config: &Config, role: Option<&str>) -
             Literal(name)
         ));
     }
-    for (what, grant) in role.map_or_else(Vec::new, |role| grants(config, role)) {
-        sql.push_str(&format!("-- {what}\n{grant};\n"));
-    }
     if let Some(role) = role {
+        for (what, grant) in grants(client, config, role).await? {
+            sql.push_str(&format!("-- {what}\n{grant};\n"));
+        }
         sql.push_str("-- let migrations be the victims of deadlocks; needs a superuser\n");
         sql.push_str(&if grants_parameters(version) {
             format!("{};\n", grant_deadlock_timeout(role))
@@ -253,10 +254,11 @@ fn grant_deadlock_timeout(role: &str) -> String {
 }
 
 /// What a daemon's role needs beyond membership in the owning roles.
-fn grants(config: &Config, role: &str) -> Vec<(String, String)> {
+async fn grants(client: &Client, config: &Config, role: &str) -> Result<Vec<(String, String)>> {
     let role = Ident(role);
-    let table = registry::quoted_table(&config.registry.table);
-    let schema = config.registry.table.schema.as_deref().unwrap_or("public");
+    let located = registry::located(client, &config.registry.table).await?;
+    let table = registry::quoted_table(&located);
+    let schema = located.schema.as_deref().unwrap_or("public");
     let mut grants = vec![
         (
             "grant the ledger",
@@ -291,10 +293,10 @@ fn grants(config: &Config, role: &str) -> Vec<(String, String)> {
             format!("GRANT {} TO {role}", Ident(owner)),
         ));
     }
-    grants
+    Ok(grants
         .into_iter()
         .map(|(what, sql)| (what.to_owned(), sql))
-        .collect()
+        .collect())
 }
 
 /// Removes the triggers, and with `purge` the ledger too. Returns what it did, a line each.

@@ -42,6 +42,12 @@ pub struct Beat {
     pub notified: bool,
     /// The versions that are stopped, by their digests, of whatever set.
     pub stopped: Vec<String>,
+    /// Digest of the released head.
+    pub released: Option<String>,
+    /// Whether another daemon that runs has loaded that.
+    pub elsewhere: bool,
+    /// Whether it goes on from ours.
+    pub newer: bool,
 }
 
 /// Tells that this daemon runs, and takes the lead if it is free. `echo` is notified to ourselves.
@@ -75,6 +81,9 @@ pub async fn beat(client: &Client, own: &Instance, timeline: i32, echo: &str) ->
         queue_usage,
         notified: queue_usage < QUEUE_LIMIT,
         stopped: row.get(5),
+        released: row.get(6),
+        elsewhere: row.get(7),
+        newer: row.get(8),
     })
 }
 

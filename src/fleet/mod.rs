@@ -15,7 +15,7 @@ pub mod requests;
 pub mod server;
 pub mod state;
 pub mod tenant;
-mod triggers;
+pub mod triggers;
 pub mod trust;
 mod turn;
 pub mod verify;

@@ -5,7 +5,10 @@ use tokio_postgres::{Client, types::Type};
 use crate::{
     config,
     error::{During, Error, Result},
-    pg::ident::{Ident, Literal},
+    pg::{
+        LOOKS_IN,
+        ident::{Ident, Literal},
+    },
 };
 
 /// The longest tenant id that is looked at, in bytes.
@@ -41,7 +44,7 @@ impl Registry {
     /// # Errors
     /// When the table or a column does not exist, naming those that do.
     pub async fn open(client: &Client, config: &config::Registry) -> Result<Self> {
-        let table = quoted_table(&config.table);
+        let table = quoted_table(&located(client, &config.table).await?);
         let columns = columns(client, &config.table).await?;
         let column =
             |name: &str, key: &str| {
@@ -167,6 +170,40 @@ pub fn quoted_table(table: &config::QualifiedName) -> String {
     }
 }
 
+/// A table with its schema. Where the configuration names none, that is the first one which has it on the search path
+/// that tenantd's role would have: what ALTER ROLE and ALTER DATABASE set, because our sessions look in the catalog only.
+///
+/// # Errors
+/// When the table does not exist.
+pub async fn located(
+    client: &Client,
+    table: &config::QualifiedName,
+) -> Result<config::QualifiedName> {
+    if table.schema.is_some() {
+        return Ok(table.clone());
+    }
+    let rows = client
+        .query_typed(
+            include_str!("located.sql"),
+            &[(&table.name, Type::TEXT), (&LOOKS_IN, Type::TEXT)],
+        )
+        .await
+        .during(format!("look up table {table}"))?;
+    let Some(row) = rows.first() else {
+        return Err(missing(table));
+    };
+    Ok(config::QualifiedName {
+        schema: Some(row.get(0)),
+        name: table.name.clone(),
+    })
+}
+
+fn missing(table: &config::QualifiedName) -> Error {
+    Error::Refused(format!(
+        "there is no table {table} in this database: check database.url and the table's name"
+    ))
+}
+
 /// The columns of a table with their types.
 ///
 /// # Errors
@@ -175,20 +212,19 @@ pub async fn columns(
     client: &Client,
     table: &config::QualifiedName,
 ) -> Result<Vec<(String, String)>> {
+    let located = located(client, table).await?;
     let rows = client
         .query_typed(
             "SELECT a.attname::text, pg_catalog.format_type(a.atttypid, a.atttypmod)
              FROM pg_catalog.pg_attribute a
              WHERE a.attrelid = pg_catalog.to_regclass($1) AND a.attnum > 0 AND NOT a.attisdropped
              ORDER BY a.attnum",
-            &[(&quoted_table(table), Type::TEXT)],
+            &[(&quoted_table(&located), Type::TEXT)],
         )
         .await
         .during(format!("look up table {table}"))?;
     if rows.is_empty() {
-        return Err(Error::Refused(format!(
-            "there is no table {table} in this database: check database.url and the table's name"
-        )));
+        return Err(missing(table));
     }
     Ok(rows.iter().map(|row| (row.get(0), row.get(1))).collect())
 }

@@ -6,7 +6,7 @@ use tokio_postgres::Client;
 use super::{
     breaker::{self, Stopped},
     census::{Census, Counts, Release, Which},
-    instances,
+    gaps, instances,
     state::{Group, State},
     tenant::Tenant,
     verify,
@@ -32,6 +32,8 @@ pub struct Report {
     pub counts: Counts,
     /// Tenants whose catalog differed from a fresh schema's when they were last verified.
     pub drifted: i64,
+    /// Tenants with fewer rows in `tenantd.applied` than files.
+    pub unrecorded: i64,
     /// Tenants that need a person, the first hundred.
     pub attention: Vec<TenantReport>,
     /// Whether there are more of them.
@@ -174,12 +176,14 @@ impl Report {
         let stopped = breaker::stopped(client, release).await?;
         let daemons = instances::running(client).await?;
         let drifted = verify::drifted(client).await?;
+        let unrecorded = gaps::unrecorded(client, release).await?.tenants;
         Ok(Self {
             schema_version: SCHEMA_VERSION,
             database: database.to_owned(),
             head: release.head().version.clone(),
             counts,
             drifted,
+            unrecorded,
             attention,
             attention_truncated,
             tenants,

@@ -7,7 +7,7 @@ use tokio::time::Instant;
 use tokio_postgres::{Client, error::SqlState, types::Type};
 
 use super::{
-    registry::{columns, quoted_table},
+    registry::{columns, located, quoted_table},
     turn,
 };
 use crate::{
@@ -32,8 +32,65 @@ pub(super) struct Trigger {
     events: String,
 }
 
-/// The triggers that this configuration asks for, their tables and columns looked up.
+/// How a trigger is there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Found {
+    /// As it should be.
+    Right,
+    /// With another definition.
+    Different,
+    /// Disabled, or only for what a replication applies.
+    Silent,
+    /// Not at all.
+    Gone,
+}
+
+/// The triggers that this configuration asks for, their tables and columns looked up. Says which tables can have none.
 pub(super) async fn configured(client: &Client, config: &Config) -> Result<Vec<Trigger>> {
+    let (fitting, others) = wanted(client, config).await?;
+    for trigger in others {
+        tracing::warn!(
+            "{} is no table, so it gets no trigger: NOTIFY {} from the application, or wait for the sweep",
+            trigger.table,
+            trigger.channel
+        );
+    }
+    Ok(fitting)
+}
+
+/// A sentence for each trigger that does not fire as it should.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn missing(client: &Client, config: &Config) -> Result<Vec<String>> {
+    let wanted = match wanted(client, config).await {
+        Ok((wanted, _)) => wanted,
+        Err(Error::Refused(why)) => return Ok(vec![why]),
+        Err(error) => return Err(error),
+    };
+    let mut missing = Vec::new();
+    for trigger in wanted {
+        let (name, table) = (trigger.name, &trigger.table);
+        let whose = format!("trigger {name} on {table}");
+        missing.extend(match trigger.found(client).await? {
+            Found::Right => None,
+            Found::Gone => Some(format!(
+                "{whose} is gone, so what it tells of waits for the sweep: run `tenantd install`"
+            )),
+            Found::Different => Some(format!(
+                "{whose} is another one than this configuration asks for: run `tenantd install`"
+            )),
+            Found::Silent => Some(format!(
+                "{whose} is disabled, so what it tells of waits for the sweep: ALTER TABLE {} ENABLE TRIGGER {name}",
+                quoted_table(table)
+            )),
+        });
+    }
+    Ok(missing)
+}
+
+/// Those on tables, and those on what can have none.
+async fn wanted(client: &Client, config: &Config) -> Result<(Vec<Trigger>, Vec<Trigger>)> {
     let mut triggers = vec![Trigger {
         name: "tenantd_inserted",
         channel: "tenant_inserted",
@@ -61,8 +118,9 @@ pub(super) async fn configured(client: &Client, config: &Config) -> Result<Vec<T
             events: format!("INSERT{update}"),
         });
     }
-    let mut fitting = Vec::new();
-    for trigger in triggers {
+    let (mut fitting, mut others) = (Vec::new(), Vec::new());
+    for mut trigger in triggers {
+        trigger.table = located(client, &trigger.table).await?;
         let known = columns(client, &trigger.table).await?;
         let updates = config
             .logins
@@ -79,17 +137,12 @@ pub(super) async fn configured(client: &Client, config: &Config) -> Result<Vec<T
                 )));
             }
         }
-        if is_table(client, &trigger.table).await? {
-            fitting.push(trigger);
-        } else {
-            tracing::warn!(
-                "{} is no table, so it gets no trigger: NOTIFY {} from the application, or wait for the sweep",
-                trigger.table,
-                trigger.channel
-            );
+        match is_table(client, &trigger.table).await? {
+            true => fitting.push(trigger),
+            false => others.push(trigger),
         }
     }
-    Ok(fitting)
+    Ok((fitting, others))
 }
 
 async fn is_table(client: &Client, table: &QualifiedName) -> Result<bool> {
@@ -158,14 +211,14 @@ WHEN (tenantd.wakes(NEW.{column}::text)) EXECUTE FUNCTION tenantd.{name}();
         )
     }
 
-    /// Whether it is there as it should be.
-    pub(super) async fn is_installed(&self, client: &Client) -> Result<bool> {
+    /// How it is there.
+    async fn found(&self, client: &Client) -> Result<Found> {
         let rows = client
             .query_typed(
-                "SELECT FROM pg_catalog.pg_trigger t
+                "SELECT coalesce(pg_catalog.obj_description(t.oid, 'pg_trigger') = $3, false), t.tgenabled IN ('O', 'A')
+                 FROM pg_catalog.pg_trigger t
                  WHERE t.tgname = $1::name AND NOT t.tgisinternal AND t.tgparentid = 0
-                   AND t.tgrelid = pg_catalog.to_regclass($2)
-                   AND pg_catalog.obj_description(t.oid, 'pg_trigger') = $3",
+                   AND t.tgrelid = pg_catalog.to_regclass($2)",
                 &[
                     (&self.name, Type::TEXT),
                     (&quoted_table(&self.table), Type::TEXT),
@@ -174,7 +227,17 @@ WHEN (tenantd.wakes(NEW.{column}::text)) EXECUTE FUNCTION tenantd.{name}();
             )
             .await
             .during(format!("look for trigger {}", self.name))?;
-        Ok(!rows.is_empty())
+        Ok(match rows.first().map(|row| (row.get(0), row.get(1))) {
+            None => Found::Gone,
+            Some((false, _)) => Found::Different,
+            Some((true, false)) => Found::Silent,
+            Some((true, true)) => Found::Right,
+        })
+    }
+
+    /// Whether it is there as it should be.
+    pub(super) async fn is_installed(&self, client: &Client) -> Result<bool> {
+        Ok(self.found(client).await? == Found::Right)
     }
 
     /// Installs it where it is missing or different. Returns a line when it did.

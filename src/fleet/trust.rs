@@ -2,6 +2,7 @@
 
 use tokio_postgres::{Client, types::Type};
 
+use super::registry;
 use crate::{
     config::Config,
     error::{During, Result},
@@ -42,12 +43,13 @@ async fn powers(client: &Client) -> Result<Option<String>> {
 /// Who else may create objects in a schema that the files, the registry or the ledger are looked up in.
 async fn planters(client: &Client, config: &Config) -> Result<Vec<String>> {
     let path = config.migrations.search_path.iter();
-    let registry = config.registry.table.schema.as_deref().unwrap_or("public");
+    let registry = registry::located(client, &config.registry.table).await?;
     let mut schemas: Vec<_> = path
         .map(String::as_str)
         .filter(|s| *s != "{schema}")
         .collect();
-    schemas.extend([registry, "tenantd"]);
+    schemas.extend(registry.schema.as_deref());
+    schemas.push("tenantd");
     let owners = [&config.migrations.role, &config.schema.owner];
     let ours: Vec<_> = owners.into_iter().flatten().map(String::as_str).collect();
     let rows = client

@@ -1,6 +1,7 @@
 //! What the tenants should have: the migration set, read from files, checked and ordered.
 
 pub mod check;
+mod directory;
 pub mod file;
 pub mod plan;
 pub mod set;

@@ -68,6 +68,18 @@ impl Target {
         self.attempt(last, config).await
     }
 
+    /// As [`Self::connect`]; with `bare` where a pooler takes no settings.
+    pub(super) async fn connect_or(
+        &self,
+        config: &Config,
+        bare: Option<&Config>,
+    ) -> Result<Opened, Error> {
+        match (self.connect(config).await, bare) {
+            (Err(error), Some(bare)) if takes_no_options(&error) => self.connect(bare).await,
+            (opened, _) => opened,
+        }
+    }
+
     /// Connects to one server.
     async fn attempt(&self, server: &Server, config: &Config) -> Result<Opened, Error> {
         let mut config = self.with_password(config);
@@ -97,9 +109,14 @@ fn is_final(error: &Error) -> bool {
 /// Whether it is a pooler that takes no settings at the start of a session (PgBouncer).
 fn takes_no_options(error: &Error) -> bool {
     error.as_db_error().is_some_and(|error| {
-        *error.code() == SqlState::PROTOCOL_VIOLATION
-            && error.message() == "unsupported startup parameter: options"
+        *error.code() == SqlState::PROTOCOL_VIOLATION && is_about_options(error.message())
     })
+}
+
+/// From 1.20 on PgBouncer looks into the options, and names the first that it does not know.
+fn is_about_options(message: &str) -> bool {
+    message == "unsupported startup parameter: options"
+        || message.starts_with("unsupported startup parameter in options:")
 }
 
 /// Makes the connections of a pool.
@@ -116,12 +133,8 @@ impl Connect for Opener {
     ) -> Pin<Box<dyn Future<Output = Result<(Client, JoinHandle<()>), Error>> + Send + '_>> {
         let config = config.clone();
         Box::pin(async move {
-            let (client, connection) = match (self.target.connect(&config).await, &self.bare) {
-                (Err(error), Some(bare)) if takes_no_options(&error) => {
-                    self.target.connect(bare).await?
-                }
-                (opened, _) => opened?,
-            };
+            let bare = self.bare.as_ref();
+            let (client, connection) = self.target.connect_or(&config, bare).await?;
             let task = tokio::spawn(async move {
                 if let Err(error) = connection.await {
                     warn!("connection lost: {}", explain(&error));
@@ -129,5 +142,21 @@ impl Connect for Opener {
             });
             Ok((client, task))
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn old_and_new_poolers_that_take_no_options_are_known_by_their_words() {
+        assert!(is_about_options("unsupported startup parameter: options"));
+        assert!(is_about_options(
+            "unsupported startup parameter in options: jit"
+        ));
+        assert!(!is_about_options(
+            "unsupported startup parameter: extra_float_digits"
+        ));
     }
 }

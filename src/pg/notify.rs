@@ -1,4 +1,4 @@
-//! One LISTEN connection: always drained, never in a transaction, and asked whether it still answers.
+//! One LISTEN connection: always drained, never in a transaction, and asked whether it still answers when it is quiet.
 //!
 //! A dead listener looks like a quiet one. Asking finds a lost route and a frozen server. It does not find a
 //! session that answers and is notified of nothing, and neither does a notification that the session sends
@@ -18,6 +18,7 @@ use super::{
     conninfo::Target,
     ident::Ident,
     primary::{self, Seen},
+    session::LOOKS_IN,
     tls::TlsStream,
 };
 use crate::{
@@ -65,7 +66,11 @@ impl Listener {
             .unwrap_or("tenantd")
             .to_owned();
         config.application_name(format!("{name}/listen"));
-        let (client, mut connection) = target.connect(&config).await.during(operation())?;
+        let bare = config.get_options().is_none().then(|| config.clone());
+        let own = config.get_options().unwrap_or_default();
+        config.options(format!("-c search_path={LOOKS_IN} {own}"));
+        let connected = target.connect_or(&config, bare.as_ref()).await;
+        let (client, mut connection) = connected.during(operation())?;
         failpoint::pass("listener.connected").await?;
         let sql: String = channels
             .iter()

@@ -1,7 +1,7 @@
 //! The pool of working connections. Every wait on it is bounded.
 
 use std::{
-    ops::Deref,
+    ops::{Deref, DerefMut},
     sync::{Arc, Mutex, MutexGuard},
     time::{Duration, Instant},
 };
@@ -14,15 +14,14 @@ use tokio::time::{sleep, timeout};
 use tokio_postgres::error::SqlState;
 
 use super::{
+    cancel::Cancel,
     connect::Opener,
     conninfo::Target,
     primary::{self, Seen},
+    session::Options,
     tls::Tls,
 };
-use crate::{
-    error::{Error, Result, asks_for_password, explain},
-    failpoint,
-};
+use crate::error::{Error, Result, asks_for_password, explain};
 
 const WAIT: Duration = Duration::from_secs(10);
 /// For the look at a new connection's server.
@@ -38,13 +37,6 @@ const PAUSE: Duration = Duration::from_millis(50);
 /// A refused password is not tried again for so long: some servers lock an account.
 const REFUSED: Duration = Duration::from_secs(20);
 
-/// Settings of every working session, as start-up options: they outlive a `RESET ALL`.
-/// `jit` costs a census tens of milliseconds and gains nothing; the other two let the server end
-/// what a dead client left behind. A pooler that takes no options does that itself.
-const SESSION: &str =
-    "-c jit=off -c idle_in_transaction_session_timeout=30s -c client_connection_check_interval=5s";
-const UNCHECKED: &str = "-c jit=off -c idle_in_transaction_session_timeout=30s";
-
 /// A connection on loan; it goes back when dropped.
 pub type Connection = Object;
 
@@ -57,6 +49,8 @@ pub struct Pool {
     seen: Arc<Seen>,
     size: usize,
     told: Arc<Mutex<Told>>,
+    /// Another way to the same server, past a transaction pooler.
+    direct: Option<Box<Pool>>,
 }
 
 /// What the server told us of late.
@@ -80,27 +74,42 @@ impl Pool {
         settings: impl IntoIterator<Item = (&'a String, &'a String)>,
         size: usize,
     ) -> Result<Self> {
+        Self::build(target, role, settings, size, Arc::default())
+    }
+
+    /// The same with a second way to the server, past a transaction pooler, for what needs a session of its
+    /// own. What the connections of one see of the server, those of the other know.
+    ///
+    /// # Errors
+    /// As [`Pool::new`].
+    pub fn with_direct<'a>(
+        mut self,
+        target: &Target,
+        role: &str,
+        settings: impl IntoIterator<Item = (&'a String, &'a String)>,
+        size: usize,
+    ) -> Result<Self> {
+        let direct = Self::build(target, role, settings, size, Arc::clone(&self.seen))?;
+        self.direct = Some(Box::new(direct));
+        Ok(self)
+    }
+
+    fn build<'a>(
+        target: &Target,
+        role: &str,
+        settings: impl IntoIterator<Item = (&'a String, &'a String)>,
+        size: usize,
+        seen: Arc<Seen>,
+    ) -> Result<Self> {
         let mut config = target.config.clone();
         let name = config
             .get_application_name()
             .unwrap_or("tenantd")
             .to_owned();
         config.application_name(format!("{name}/{role}"));
-        let plain = config.clone();
-        let mut options = config
-            .get_options()
-            .map_or_else(String::new, |own| format!("{own} "));
-        let session = match failpoint::off("pool.client-check") {
-            true => UNCHECKED,
-            false => SESSION,
-        };
-        options.push_str(session);
-        for (key, value) in settings {
-            options.push_str(&format!(" -c {key}={}", escape_option(value)));
-        }
-        // What the operator asked for is never left out.
-        let bare = (options == session).then_some(plain);
-        config.options(options);
+        let options = Options::new(config.get_options(), settings);
+        let bare = (!options.needed).then(|| config.clone());
+        config.options(options.text);
         let manager = Manager::from_connect(
             config,
             Opener {
@@ -111,7 +120,6 @@ impl Pool {
                 recycling_method: RecyclingMethod::Fast,
             },
         );
-        let seen = Arc::new(Seen::default());
         let inner = deadpool_postgres::Pool::builder(manager)
             .max_size(size)
             .post_create(looks_at_the_server(Arc::clone(&seen), target.to_string()))
@@ -134,6 +142,7 @@ impl Pool {
             seen,
             size,
             told: Arc::default(),
+            direct: None,
         })
     }
 
@@ -229,9 +238,14 @@ impl Pool {
         &self.target
     }
 
-    /// How it talks TLS, for requests beside its connections.
-    pub fn tls(&self) -> Tls {
-        self.tls.clone()
+    /// The way past a transaction pooler, if there is another.
+    pub fn direct(&self) -> Option<&Self> {
+        self.direct.as_deref()
+    }
+
+    /// What cancels the work of one of its connections.
+    pub fn cancel(&self, connection: &Connection) -> Cancel {
+        Cancel::new(connection.cancel_token(), self.tls.clone())
     }
 
     /// The server that its connections have seen.
@@ -242,11 +256,13 @@ impl Pool {
     /// Closes the connections at rest: after a failover, new ones find the new primary.
     pub fn forget_idle(&self) {
         self.inner.retain(|_, _| false);
+        self.direct.iter().for_each(|direct| direct.forget_idle());
     }
 
     /// Takes no more connections and closes those at rest.
     pub fn close(&self) {
         self.inner.close();
+        self.direct.iter().for_each(|direct| direct.close());
     }
 }
 
@@ -320,6 +336,12 @@ impl Deref for Held {
     }
 }
 
+impl DerefMut for Held {
+    fn deref_mut(&mut self) -> &mut Connection {
+        self.0.as_mut().expect("it is there until it is released")
+    }
+}
+
 impl Drop for Held {
     fn drop(&mut self) {
         if let Some(connection) = self.0.take() {
@@ -339,26 +361,4 @@ pub fn is_about_the_password(error: &tokio_postgres::Error) -> bool {
 /// Takes a connection out of its pool for good: it is closed, not used again.
 pub fn discard(connection: Connection) {
     drop(Object::take(connection));
-}
-
-/// A value in the `options` start-up parameter: blanks and backslashes escaped.
-fn escape_option(value: &str) -> String {
-    let mut escaped = String::with_capacity(value.len());
-    for character in value.chars() {
-        if character == '\\' || character.is_ascii_whitespace() {
-            escaped.push('\\');
-        }
-        escaped.push(character);
-    }
-    escaped
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn option_values_keep_their_blanks() {
-        assert_eq!(escape_option("a b\\c"), "a\\ b\\\\c");
-    }
 }

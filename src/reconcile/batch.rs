@@ -208,16 +208,13 @@ impl Reconciler {
         together: &Together<'_>,
     ) -> std::result::Result<(), Fault> {
         let sql = together.sql();
-        let cancel = connection.cancel_token();
-        let _running = self.enter(&together.tenants[0].schema, connection.cancel_token());
+        let cancel = self.pool().cancel(connection);
+        let _running = self.enter(&together.tenants[0].schema, cancel.clone());
         let sending = apply::send(connection, &sql);
         tokio::pin!(sending);
         let Ok((answered, result)) = timeout(HOLD, &mut sending).await else {
             // It may have come to its end meanwhile: those tenants are looked at again.
-            let _ = timeout(CONFIRM, async {
-                tokio::join!(cancel.cancel_query(self.pool().tls()), sending)
-            })
-            .await;
+            let _ = timeout(CONFIRM, async { tokio::join!(cancel.send(), sending) }).await;
             return Err(Fault::Slow);
         };
         let Err(error) = result else { return Ok(()) };

@@ -101,15 +101,23 @@ impl Before {
     /// What the ledger says of a tenant.
     pub fn of(tenant: &Tenant) -> Self {
         let error = tenant.error.as_deref().unwrap_or_default();
-        let kind = match tenant.sqlstate.as_deref() {
-            Some(code) => classify(code, error, None),
-            None => Kind::Transient,
-        };
         Self {
             state: tenant.state,
-            kind,
+            kind: recorded(tenant.state, tenant.sqlstate.as_deref(), error),
             attempts: tenant.attempts,
         }
+    }
+}
+
+/// The kind of a failure that the ledger knows. Where its code has two meanings, the state tells which it was:
+/// what is terminal is quarantined.
+fn recorded(state: State, code: Option<&str>, message: &str) -> Kind {
+    match (state, code) {
+        (_, None) => Kind::Transient,
+        // A concurrent build waits for others until its own deadline: 57014.
+        (State::Blocked, Some(_)) => Kind::Blocked,
+        (State::Failed, Some("23505")) => Kind::Conflict,
+        (_, Some(code)) => classify(code, message, None),
     }
 }
 
@@ -297,6 +305,20 @@ mod tests {
             waits[3] >= RETRY.initial && waits[4] >= 2 * RETRY.initial,
             "{waits:?}"
         );
+    }
+
+    #[test]
+    fn pauses_grow_also_where_a_code_has_two_meanings() {
+        for (kind, state, code, message) in [
+            (Kind::Blocked, State::Blocked, "55P03", "lock timeout"),
+            (Kind::Blocked, State::Blocked, "57014", "statement timeout"),
+            (Kind::Conflict, State::Failed, "23505", "duplicate key"),
+            (Kind::Conflict, State::Failed, "XX000", "concurrently"),
+            (Kind::Unknown, State::Failed, "57014", "user request"),
+        ] {
+            let again = before(state, recorded(state, Some(code), message), 3);
+            assert_eq!(decide(kind, again, &RETRY).attempts, 4, "{code} {message}");
+        }
     }
 
     #[test]

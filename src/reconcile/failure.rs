@@ -8,9 +8,10 @@ use tracing::{debug, error, warn};
 use super::{
     apply::ApplyError,
     brake,
+    causes::{Cause, Causes},
     disposition::{self, Disposition, Kind},
     reconciler::{Loaded, Outcome},
-    watch,
+    watch::{self, Cancelled},
 };
 use crate::{
     config::Retry,
@@ -27,6 +28,7 @@ const BUSY_RETRY: Duration = Duration::from_millis(100);
 /// An apply that ended early, and all that is known of it.
 pub(super) struct Failed<'a> {
     pub(super) loaded: &'a Loaded,
+    pub(super) causes: &'a Causes,
     /// Whether it is evidence against the version: not when a person tried this one tenant.
     pub(super) counts: bool,
     pub(super) tenant: &'a Tenant,
@@ -46,6 +48,7 @@ impl Failed<'_> {
     ) -> Result<()> {
         let Self {
             loaded,
+            causes,
             counts,
             tenant,
             error,
@@ -53,15 +56,7 @@ impl Failed<'_> {
             committed,
         } = self;
         let release = &loaded.release;
-        let mut kind = disposition::kind(&error.source);
-        if kind == Kind::Terminal && error.alone && seen.blocker.is_some() && seen.held.is_none() {
-            // A concurrent build waits for others under its own deadline: 57014, but no fault of the file's.
-            kind = Kind::Blocked;
-        }
-        if seen.held.is_some() && kind == Kind::Unknown {
-            // It was us who cancelled it.
-            kind = Kind::Terminal;
-        }
+        let (kind, cancel) = judge(&error, &seen, committed);
         if kind == Kind::Raced {
             outcome.kind = ReconcileOutcome::Busy;
             outcome.retry_in = Some(BUSY_RETRY);
@@ -72,7 +67,7 @@ impl Failed<'_> {
         if kind == Kind::Server {
             outcome.kind = ReconcileOutcome::Failed;
             outcome.trouble = brake::reason_of(&error.source);
-            outcome.message = Some(describe(release, tenant, &error, &seen));
+            outcome.message = Some(describe(release, tenant, &error, &seen, cancel));
             return Ok(());
         }
         let Disposition {
@@ -80,7 +75,7 @@ impl Failed<'_> {
             attempts,
             retry_in,
         } = disposition::decide(kind, disposition::Before::of(tenant), retry);
-        let text = describe(release, tenant, &error, &seen);
+        let text = describe(release, tenant, &error, &seen, cancel);
         let sqlstate = error.source.code().map(SqlState::code);
         let version = error
             .place
@@ -111,9 +106,17 @@ impl Failed<'_> {
         )
         .await?;
         failpoint::pass("reconcile.recorded").await?;
-        warn!(
+        let first = causes.is_first(&Cause {
+            state,
+            sqlstate: sqlstate.map(ToOwned::to_owned),
+            version: version.map(ToOwned::to_owned),
+        });
+        if first {
+            warn!(tenant.schema = tenant.schema, migration.version = version, sqlstate, %state, "{text}");
+        }
+        debug!(
             tenant.schema = tenant.schema, migration.version = version, sqlstate, %state, attempts,
-            retry_in = retry_in.map(|delay| delay.as_secs_f64()), "{text}"
+            retry_in = retry_in.map(|delay| delay.as_secs_f64()), told = first, "failed: {text}"
         );
         outcome.kind = match state {
             State::Blocked => ReconcileOutcome::Blocked,
@@ -123,6 +126,28 @@ impl Failed<'_> {
         outcome.retry_in = retry_in;
         outcome.message = Some(text);
         Ok(())
+    }
+}
+
+/// The kind of a failure, after what was seen from outside; and the cancel of ours, if it was one.
+fn judge<'a>(
+    error: &ApplyError,
+    seen: &'a watch::Seen,
+    committed: usize,
+) -> (Kind, Option<&'a Cancelled>) {
+    let kind = disposition::kind(&error.source);
+    let cancelled = error.source.code() == Some(&SqlState::QUERY_CANCELED);
+    match (kind, &seen.cancel) {
+        // Cancelled on request, and the request was ours.
+        (Kind::Unknown, Some(cancel)) if cancelled && cancel.came_late(committed) => {
+            (Kind::Raced, None)
+        }
+        (Kind::Unknown, Some(cancel)) if cancelled => (Kind::Terminal, Some(cancel)),
+        // A concurrent build waits for others under its own deadline, which is no fault of the file's.
+        (Kind::Terminal, None) if cancelled && error.alone && seen.blocker.is_some() => {
+            (Kind::Blocked, None)
+        }
+        _ => (kind, None),
     }
 }
 
@@ -170,7 +195,13 @@ async fn count(
 }
 
 /// One line: what failed, where, why, what is in the way, what to do.
-fn describe(release: &Release, tenant: &Tenant, error: &ApplyError, seen: &watch::Seen) -> String {
+fn describe(
+    release: &Release,
+    tenant: &Tenant,
+    error: &ApplyError,
+    seen: &watch::Seen,
+    cancel: Option<&Cancelled>,
+) -> String {
     let schema = &tenant.schema;
     let what = match error.place {
         Some((ordinal, line)) => {
@@ -183,11 +214,11 @@ fn describe(release: &Release, tenant: &Tenant, error: &ApplyError, seen: &watch
         None => format!("migrate schema {schema}"),
     };
     let mut text = format!("{what}: {}", explain(&error.source));
-    if let Some(held) = seen.held {
+    if let Some(cancel) = cancel {
         text.push_str(&format!(
             "; cancelled because it held a lock that blocks the application for {:.1} s: split the file, or allow \
              more with a first line `-- tenantd: max_hold=30s`",
-            held.as_secs_f64()
+            cancel.held.as_secs_f64()
         ));
     } else if let Some(blocker) = &seen.blocker {
         text.push_str(&format!("; waited for {blocker}"));

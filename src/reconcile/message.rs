@@ -6,17 +6,16 @@
 //! BEGIN · settings · guard · [create the schema] · [become the role] · files · [become ourselves] · record · COMMIT
 //! ```
 //!
-//! Settings are transaction-local, so nothing is left behind whether it commits or not. The message
-//! remembers where each part begins, so that an error can be traced to a file and a line.
+//! Settings are transaction-local, so nothing is left behind whether it commits or not. Where each part
+//! begins is remembered (`parts.rs`).
 
-use std::{fmt::Write as _, time::Duration};
+use std::fmt::Write as _;
 
-use tokio_postgres::error::ErrorPosition;
-
+pub use super::parts::Message;
+use super::{parts::Part, work::Work};
 use crate::{
-    fleet::{Release, Tenant},
     migrations::Migration,
-    pg::ident::{Ident, Literal, Nullable, search_path, text_array},
+    pg::ident::{Ident, Literal, Nullable, text_array},
 };
 
 /// Opened before files that hold code we cannot read, fetched by `tenantd.record`: the locks of the
@@ -31,96 +30,6 @@ const BEFORE: &str = "DECLARE tenantd_before NO SCROLL CURSOR FOR \
 /// Class of the shared advisory lock that tells the watch which file a transaction runs: what a session has
 /// set is seen by nobody else, a lock by all, and at once.
 pub(super) const RUNNING: i32 = 0x7464;
-
-/// How files are run, for all tenants alike.
-#[derive(Debug, Clone)]
-pub struct Settings {
-    /// Role that owns a new schema.
-    pub owner: Option<String>,
-    /// Roles that may use what is in a new schema.
-    pub usage: Vec<String>,
-    /// Role that runs the files.
-    pub role: Option<String>,
-    /// `search_path`, `{schema}` standing for the tenant's.
-    pub search_path: Vec<String>,
-    /// Longest run time of a statement.
-    pub statement_timeout: Duration,
-    /// Whether our role may lower `deadlock_timeout`, so that we are the victim of a deadlock.
-    pub yields_deadlocks: bool,
-    /// Who writes the ledger: the instance's id.
-    pub instance: String,
-}
-
-/// What one message carries besides the plan.
-#[derive(Debug, Clone, Copy)]
-pub struct Envelope {
-    /// How long to wait for a table lock.
-    pub lock_timeout: Duration,
-    /// Send `tenant_ready` from the last transaction.
-    pub notify: bool,
-    /// Commit without waiting for the disk: nobody waits for this tenant.
-    pub asynchronous: bool,
-}
-
-/// What a message is made for: one tenant, from where it stands now.
-#[derive(Debug, Clone, Copy)]
-pub struct Work<'a> {
-    /// The set and its released head.
-    pub release: &'a Release,
-    /// The tenant; its digest and namespace are what the guard demands.
-    pub tenant: &'a Tenant,
-    /// How files are run.
-    pub settings: &'a Settings,
-    /// What the message carries besides.
-    pub envelope: Envelope,
-}
-
-impl Work<'_> {
-    /// The search path that the files see.
-    pub(super) fn search_path(&self) -> String {
-        search_path(&self.tenant.schema, &self.settings.search_path)
-    }
-
-    /// Milliseconds that a statement of these files may take.
-    pub(super) fn statement_timeout(&self, files: &[Migration]) -> u128 {
-        let marked = files.iter().filter_map(|it| it.markers.statement_timeout);
-        let longest = marked.max().unwrap_or(self.settings.statement_timeout);
-        longest.as_millis()
-    }
-
-    /// The namespace oid that was observed; NULL where the message creates the schema itself.
-    fn namespace(&self) -> String {
-        let oid = self.tenant.namespace;
-        oid.map_or_else(|| "NULL".into(), |oid| oid.to_string())
-    }
-}
-
-/// Part of a message.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Part {
-    /// Statements of ours.
-    Ours,
-    /// A migration file, by ordinal.
-    File(usize),
-    /// The commit of a transaction whose last file has this ordinal.
-    Commit(usize),
-}
-
-/// The text of a message and the map of its parts.
-#[derive(Debug)]
-pub struct Message {
-    /// What is sent.
-    pub sql: String,
-    parts: Vec<(Part, Span)>,
-}
-
-#[derive(Debug, Clone, Copy)]
-struct Span {
-    /// Byte offset of the part.
-    start: usize,
-    /// Statements in it, each answered by one CommandComplete.
-    statements: usize,
-}
 
 impl Message {
     /// Lays out one transaction for each of `transactions`; `create`: the first creates the schema.
@@ -207,13 +116,6 @@ impl Message {
         let digest = work.tenant.digest.as_deref();
         message.open(work, digest, &work.namespace(), files);
         message
-    }
-
-    fn empty() -> Self {
-        Self {
-            sql: String::with_capacity(16 * 1024),
-            parts: Vec::new(),
-        }
     }
 
     fn open(&mut self, work: Work<'_>, digest: Option<&str>, namespace: &str, files: &[Migration]) {
@@ -360,80 +262,5 @@ impl Message {
     fn commit(&mut self, part: Part) {
         self.part(part, 1);
         self.sql.push_str("COMMIT;\n");
-    }
-
-    fn ours(&mut self, sql: &str, statements: usize) {
-        self.part(Part::Ours, statements);
-        let _ = writeln!(self.sql, "{sql};");
-    }
-
-    fn part(&mut self, part: Part, statements: usize) {
-        self.parts.push((
-            part,
-            Span {
-                start: self.sql.len(),
-                statements,
-            },
-        ));
-    }
-
-    /// The ordinal of the last committed file, after this many statements were answered.
-    pub fn committed(&self, answered: usize) -> Option<usize> {
-        let mut seen = 0;
-        let mut last = None;
-        for (part, span) in &self.parts {
-            seen += span.statements;
-            if seen > answered {
-                break;
-            }
-            if let Part::Commit(ordinal) = part {
-                last = Some(*ordinal);
-            }
-        }
-        last
-    }
-
-    /// Where an error happened: the ordinal of the file, and the line in it. By the server's position
-    /// where it gives one, else by counting the statements that were answered.
-    pub fn locate(
-        &self,
-        release: &Release,
-        position: Option<&ErrorPosition>,
-        answered: usize,
-    ) -> Option<(usize, usize)> {
-        if let Some(ErrorPosition::Original(characters)) = position {
-            let characters = usize::try_from(*characters).ok()?.saturating_sub(1);
-            let byte = self
-                .sql
-                .char_indices()
-                .nth(characters)
-                .map_or(self.sql.len(), |(byte, _)| byte);
-            let (part, span) = self
-                .parts
-                .iter()
-                .rev()
-                .find(|(_, span)| span.start <= byte)?;
-            let Part::File(ordinal) = part else {
-                return None;
-            };
-            return Some((
-                *ordinal,
-                self.sql[span.start..byte].matches('\n').count() + 1,
-            ));
-        }
-        let mut before = 0;
-        for (part, span) in &self.parts {
-            if let Part::File(ordinal) = part
-                && answered < before + span.statements
-            {
-                let (_, statements) = release.set.files()[ordinal - 1].in_transaction();
-                return Some((*ordinal, statements[answered - before].line));
-            }
-            before += span.statements;
-            if answered < before {
-                return None;
-            }
-        }
-        None
     }
 }

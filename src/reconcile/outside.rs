@@ -18,7 +18,8 @@ use tracing::debug;
 
 use super::{
     apply::{ApplyError, apply},
-    message::{Message, Work},
+    message::Message,
+    work::Work,
 };
 use crate::{
     failpoint,

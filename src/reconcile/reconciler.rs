@@ -1,26 +1,25 @@
 //! The one reconcile path: look at the ledger, plan, apply, record. Events, sweeps, retries and
 //! commands all end here; what to do is always read from the database, never carried by the wakeup.
 
+mod bring;
+
 use std::{
     sync::{Arc, RwLock},
     time::{Duration, Instant},
 };
 
-use tokio_postgres::{CancelToken, error::SqlState, types::Type};
-use tracing::{debug, info, warn};
+use tokio_postgres::types::Type;
+use tracing::{debug, warn};
 
 use super::{
-    Settings,
     brake::BrakeReason,
     breaker::Tally,
-    disposition,
-    failure::Failed,
-    message::Envelope,
+    causes::Causes,
     queue::Reason,
     quick::Quick,
     runner::Runner,
     running::{Entry, Running},
-    watch,
+    work::Settings,
 };
 use crate::{
     config::{LostPolicy, Retry},
@@ -28,17 +27,9 @@ use crate::{
     failpoint,
     fleet::{Census, Group, Registry, Release, State, Tenant, ledger, lost},
     metrics::ReconcileOutcome,
-    migrations::{Plan, Step},
-    pg::{
-        Connection, Pool,
-        pool::{self, Held},
-    },
+    migrations::Plan,
+    pg::{Cancel, Connection, Pool},
 };
-
-/// Tenants a working connection serves before it is replaced: each leaves a few hundred kilobytes of
-/// catalog cache behind in its server process.
-const TENANTS_PER_CONNECTION: usize = 250;
-const ROLLBACK: Duration = Duration::from_secs(5);
 
 /// What is loaded: a release and the questions that fit it. Replaced as a whole on reload.
 #[derive(Debug)]
@@ -130,30 +121,23 @@ pub struct Outcome {
 /// Brings single tenants to head.
 pub struct Reconciler {
     pool: Pool,
-    /// Past a transaction pooler, for files that need a session of their own; where `pool` does not do.
-    direct: Option<Pool>,
     runner: Arc<dyn Runner>,
     loaded: RwLock<Arc<Loaded>>,
     limits: Limits,
     running: Running,
+    causes: Causes,
 }
 
 impl Reconciler {
     /// A reconciler over these connections.
-    pub fn new(
-        pool: Pool,
-        direct: Option<Pool>,
-        runner: Arc<dyn Runner>,
-        loaded: Arc<Loaded>,
-        limits: Limits,
-    ) -> Self {
+    pub fn new(pool: Pool, runner: Arc<dyn Runner>, loaded: Arc<Loaded>, limits: Limits) -> Self {
         Self {
             pool,
-            direct,
             runner,
             loaded: RwLock::new(loaded),
             limits,
             running: Running::default(),
+            causes: Causes::default(),
         }
     }
 
@@ -182,7 +166,7 @@ impl Reconciler {
 
     /// Asks the server to cancel every apply that runs, because the daemon stops; how many there were.
     pub async fn cancel(&self) -> usize {
-        self.running.cancel(&self.pool.tls()).await
+        self.running.cancel().await
     }
 
     /// How many applies run.
@@ -206,7 +190,7 @@ impl Reconciler {
     }
 
     /// Notes an apply that can be cancelled, until the entry is dropped.
-    pub(super) fn enter(&self, schema: &str, cancel: CancelToken) -> Entry {
+    pub(super) fn enter(&self, schema: &str, cancel: Cancel) -> Entry {
         self.running.enter(schema, cancel)
     }
 
@@ -340,156 +324,6 @@ impl Reconciler {
                 _ => format!("tell that {} tenants are ready", ids.len()),
             })?;
         Ok(())
-    }
-
-    async fn bring(
-        &self,
-        connection: Connection,
-        loaded: &Loaded,
-        tenant: Tenant,
-        (reason, asker): (Reason, Asker),
-        start: Instant,
-    ) -> Result<Outcome> {
-        let release = &loaded.release;
-        let plan = self.runner.plan(release, &tenant);
-        let mut lock_timeout = disposition::lock_timeout(self.limits.lock_timeout, tenant.attempts);
-        if failpoint::off("apply.lock-timeout") {
-            lock_timeout = Duration::ZERO;
-        }
-        let envelope = Envelope {
-            lock_timeout,
-            notify: reason.is_event(),
-            asynchronous: self.limits.asynchronous && !reason.is_event(),
-        };
-        failpoint::pass("reconcile.planned").await?;
-        let before = tenant.ordinal.unwrap_or(0);
-        let applying_since = Instant::now();
-        let outside = plan.steps.iter().any(Step::is_outside);
-        let connection = match &self.direct {
-            Some(direct) if outside => {
-                drop(connection);
-                direct.get().await?
-            }
-            _ => connection,
-        };
-        let mut seen = watch::Seen::default();
-        let connection = Held::new(connection);
-        let running = self
-            .running
-            .enter(&tenant.schema, connection.cancel_token());
-        let result = {
-            let applying = self
-                .runner
-                .apply(&connection, release, &tenant, &plan, envelope);
-            let watched = tenant.has_tables || tenant.attempts > 0;
-            if watched && !failpoint::off("reconcile.watch") {
-                let cancel = connection.cancel_token();
-                let max_hold = |first| self.max_hold(release, &plan, first);
-                tokio::select! {
-                    result = applying => result,
-                    () = watch::watch(&self.pool, &tenant.schema, cancel, max_hold, &mut seen) => {
-                        unreachable!("it watches until it is dropped")
-                    }
-                }
-            } else {
-                // Nobody can hold a lock on, or wait behind one on, what does not exist yet.
-                applying.await
-            }
-        };
-        drop(running);
-        let mut outcome = Outcome {
-            kind: ReconcileOutcome::Applied,
-            applied: release.head.saturating_sub(before),
-            version: Some(release.head().version.clone()),
-            message: None,
-            retry_in: None,
-            trouble: None,
-            tripped: false,
-            took: start.elapsed(),
-            tenant: None,
-        };
-        match result {
-            Ok(()) => {
-                failpoint::pass("reconcile.applied").await?;
-                loaded.tally.succeeded(before, release.head);
-                if tenant.has_tables && envelope.asynchronous {
-                    loaded
-                        .quick
-                        .took(before, release.head, applying_since.elapsed());
-                }
-                give_back(connection.release(), seen.cancelling);
-                let ms = outcome.took.as_millis();
-                info!(
-                    tenant.schema = tenant.schema, migration.version = release.head().version, duration_ms = ms,
-                    %reason, files = outcome.applied, "schema {} is at {}", tenant.schema, release.head().version
-                );
-            }
-            Err(error) => {
-                let committed = error.committed.unwrap_or(before);
-                outcome.applied = committed.saturating_sub(before);
-                outcome.version = committed
-                    .checked_sub(1)
-                    .map(|index| release.set.files()[index].version.clone());
-                failpoint::pass("reconcile.failed").await?;
-                let read_only = error.source.code() == Some(&SqlState::READ_ONLY_SQL_TRANSACTION);
-                let used_up = error.place.is_some() || seen.cancelling || read_only || outside;
-                recover(connection, used_up || self.running.ended()).await;
-                if read_only {
-                    // A failover: the others of this pool are connected to the old primary too.
-                    self.pool.forget_idle();
-                }
-                if self.running.ended() {
-                    outcome.kind = ReconcileOutcome::Busy;
-                    return Ok(outcome);
-                }
-                loaded.tally.succeeded(before, committed);
-                Failed {
-                    loaded,
-                    counts: asker == Asker::Fleet,
-                    tenant: &tenant,
-                    error,
-                    seen,
-                    committed,
-                }
-                .handle(&self.pool, &self.limits.retry, &mut outcome)
-                .await?;
-            }
-        }
-        outcome.tenant = Some(tenant);
-        Ok(outcome)
-    }
-
-    /// How long the transaction that begins with this file may hold a lock; where it is not known, as long as
-    /// any file of the plan.
-    fn max_hold(&self, release: &Release, plan: &Plan, first: Option<usize>) -> Duration {
-        let of = |step: &&Step| {
-            let first_of_it = step.files(release.set.files()).first();
-            first.is_none() || first_of_it.map(|file| file.ordinal) == first
-        };
-        plan.steps
-            .iter()
-            .filter(of)
-            .flat_map(|step| step.files(release.set.files()))
-            .filter_map(|file| file.markers.max_hold)
-            .max()
-            .unwrap_or(self.limits.max_hold)
-            .max(self.limits.max_hold)
-    }
-}
-
-/// A connection that has served many tenants, or that a cancel is on its way to, is replaced.
-fn give_back(connection: Connection, cancelled: bool) {
-    if cancelled || Connection::metrics(&connection).recycle_count >= TENANTS_PER_CONNECTION {
-        pool::discard(connection);
-    }
-}
-
-/// A failed transaction is rolled back before anybody else gets the connection. A session in which a
-/// file failed is not used again: what the file left in it is unknown, a lock of the session's for one.
-async fn recover(connection: Held, in_a_file: bool) {
-    let rolled_back = tokio::time::timeout(ROLLBACK, connection.batch_execute("ROLLBACK")).await;
-    if !in_a_file && matches!(rolled_back, Ok(Ok(()))) {
-        drop(connection.release());
     }
 }
 

@@ -5,8 +5,9 @@ use tokio_postgres::{Client, types::Type};
 
 use super::{
     apply::{ApplyError, apply},
-    message::{Envelope, Message, Settings, Work},
+    message::Message,
     outside,
+    work::{Envelope, Settings, Work},
 };
 use crate::{
     fleet::{Release, Tenant},

@@ -10,9 +10,8 @@ use std::{
 };
 
 use tokio::time::timeout;
-use tokio_postgres::CancelToken;
 
-use crate::pg::tls::Tls;
+use crate::pg::Cancel;
 
 /// A cancel is a connection of its own; a server that does not take it gets no second one.
 const CANCEL: Duration = Duration::from_secs(1);
@@ -20,19 +19,19 @@ const CANCEL: Duration = Duration::from_secs(1);
 /// The applies that run, by their schema.
 #[derive(Default)]
 pub(super) struct Running {
-    sessions: Arc<Mutex<HashMap<String, CancelToken>>>,
+    sessions: Arc<Mutex<HashMap<String, Cancel>>>,
     ended: AtomicBool,
 }
 
 /// An apply that runs; no longer when dropped.
 pub(super) struct Entry {
-    sessions: Arc<Mutex<HashMap<String, CancelToken>>>,
+    sessions: Arc<Mutex<HashMap<String, Cancel>>>,
     schema: String,
 }
 
 impl Running {
     /// Notes an apply.
-    pub(super) fn enter(&self, schema: &str, cancel: CancelToken) -> Entry {
+    pub(super) fn enter(&self, schema: &str, cancel: Cancel) -> Entry {
         let entry = Entry {
             sessions: Arc::clone(&self.sessions),
             schema: schema.to_owned(),
@@ -48,14 +47,12 @@ impl Running {
     }
 
     /// Asks the server to cancel all of them; they roll back. How many there were.
-    pub(super) async fn cancel(&self, tls: &Tls) -> usize {
+    pub(super) async fn cancel(&self) -> usize {
         self.ended.store(true, Ordering::Release);
         let tokens: Vec<_> = with(&self.sessions, |sessions| {
             sessions.values().cloned().collect()
         });
-        let asked = tokens
-            .iter()
-            .map(|token| timeout(CANCEL, token.cancel_query(tls.clone())));
+        let asked = tokens.iter().map(|token| timeout(CANCEL, token.send()));
         futures::future::join_all(asked).await;
         tokens.len()
     }
@@ -73,8 +70,8 @@ impl Drop for Entry {
 }
 
 fn with<T>(
-    sessions: &Mutex<HashMap<String, CancelToken>>,
-    change: impl FnOnce(&mut HashMap<String, CancelToken>) -> T,
+    sessions: &Mutex<HashMap<String, Cancel>>,
+    change: impl FnOnce(&mut HashMap<String, Cancel>) -> T,
 ) -> T {
     change(
         &mut sessions

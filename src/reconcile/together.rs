@@ -17,7 +17,7 @@ use crate::{
     pg::ident::{Literal, search_path, text_array},
 };
 
-use super::message::Settings;
+use super::work::Settings;
 
 /// A lock that is not free at once is waited for by the tenant alone, while no other tenant's are held.
 const LOCK_TIMEOUT: &str = "10ms";

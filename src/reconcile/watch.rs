@@ -6,10 +6,10 @@
 use std::time::Duration;
 
 use tokio::time::{Instant, interval_at, timeout};
-use tokio_postgres::{CancelToken, types::Type};
+use tokio_postgres::types::Type;
 
 use super::message::RUNNING;
-use crate::pg::Pool;
+use crate::pg::{Cancel, Pool};
 
 /// The first look; most applies are over by then. Well inside the shortest lock timeout.
 const FIRST: Duration = Duration::from_millis(50);
@@ -20,10 +20,26 @@ const EVERY: Duration = Duration::from_millis(100);
 pub struct Seen {
     /// The last session we waited for, in words.
     pub blocker: Option<String>,
-    /// A cancel was sent. It may arrive late, so the session is not used again.
-    pub cancelling: bool,
-    /// The apply was cancelled because it held a strong lock on an existing table this long.
-    pub held: Option<Duration>,
+    /// The last cancel that was sent. It may arrive late, so the session is not used again.
+    pub cancel: Option<Cancelled>,
+}
+
+/// A cancel, because a transaction held a strong lock on an existing table for too long.
+#[derive(Debug)]
+pub struct Cancelled {
+    /// How long.
+    pub held: Duration,
+    /// The file (ordinal) that the transaction began with, where one was seen.
+    pub file: Option<usize>,
+}
+
+impl Cancelled {
+    /// Whether the transaction had committed when it arrived, with these files done: it hit the next one,
+    /// which had done nothing wrong.
+    pub fn came_late(&self, committed: usize) -> bool {
+        self.file
+            .is_some_and(|first| (1..=committed).contains(&first))
+    }
 }
 
 /// Watches the session that works on `schema` until dropped; cancels it once it holds a lock for too long. `max_hold` knows how
@@ -31,7 +47,7 @@ pub struct Seen {
 pub async fn watch(
     pool: &Pool,
     schema: &str,
-    cancel: CancelToken,
+    cancel: Cancel,
     max_hold: impl Fn(Option<usize>) -> Duration,
     seen: &mut Seen,
 ) {
@@ -53,10 +69,12 @@ pub async fn watch(
         if let Some((_, since)) = &holding
             && since.elapsed() >= max_hold(look.file)
         {
-            seen.cancelling = true;
-            if let Ok(Ok(())) = timeout(EVERY * 10, cancel.cancel_query(pool.tls())).await {
-                seen.held = Some(since.elapsed());
-            }
+            // Noted first: the apply may end, and this with it, before the server has answered.
+            seen.cancel = Some(Cancelled {
+                held: since.elapsed(),
+                file: look.file,
+            });
+            let _ = timeout(EVERY * 10, cancel.send()).await;
         }
     }
 }
@@ -90,4 +108,19 @@ async fn look(pool: &Pool, schema: &str) -> Option<Look> {
         transaction: row.get(2),
         file: file.and_then(|ordinal| usize::try_from(ordinal).ok()),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cancel_is_late_once_its_transaction_has_committed() {
+        let cancel = |file| Cancelled { held: EVERY, file };
+        assert!(cancel(Some(3)).came_late(3));
+        assert!(cancel(Some(1)).came_late(16), "one transaction of 16 files");
+        assert!(!cancel(Some(4)).came_late(3));
+        assert!(!cancel(None).came_late(3), "nobody can say");
+        assert!(!cancel(Some(0)).came_late(3), "it held no file");
+    }
 }

@@ -3,10 +3,13 @@
 
 use std::{fs, os::unix::fs::PermissionsExt as _, time::Instant};
 
-use crate::support::{
-    App, Daemon,
-    postgres::{Options, Server},
-    until,
+use crate::{
+    faults::recovered,
+    support::{
+        App, Daemon,
+        postgres::{Options, Server},
+        until,
+    },
 };
 
 fn series(reason: &str) -> String {
@@ -226,8 +229,10 @@ async fn a_rotated_password_is_read_again_and_a_refused_one_is_not_tried_often()
     write("two");
     app.run("ALTER ROLE rotated PASSWORD 'two'").await;
     cut(&app).await;
+    let start = Instant::now();
     app.tenant(2).await;
     app.all_ready(&daemon, [2]).await;
+    recovered(start);
     assert!(!daemon.log().contains("28P01"), "{}", daemon.log());
 
     app.run("ALTER ROLE rotated PASSWORD 'three'").await;

@@ -2,7 +2,10 @@
 
 use std::time::{Duration, Instant};
 
-use crate::support::{App, Daemon, until};
+use crate::{
+    faults::recovered,
+    support::{App, Daemon, until},
+};
 
 const LEADING: &str = "tenantd_leading{database=\"main\"}";
 
@@ -84,6 +87,21 @@ async fn one_that_follows_tells_no_numbers_and_takes_requests_and_over_at_once_f
     })
     .await;
     assert!(start.elapsed() < Duration::from_secs(7), "{start:?}");
+}
+
+#[tokio::test]
+async fn a_daemon_that_starts_after_one_that_signed_off_leads_at_once() {
+    let app = App::new("restarted").await;
+    let mut first = app.daemon().await;
+    assert!(leads(&first).await);
+    first.signal("TERM");
+    assert_eq!(first.ended().await, 0);
+    let second = app.start();
+    until("it to be ready", async || {
+        (second.get("/readyz").await.0 == 200, second.log())
+    })
+    .await;
+    assert!(leads(&second).await, "{}", second.log());
 }
 
 #[tokio::test]
@@ -180,6 +198,74 @@ async fn an_older_daemon_beside_a_newer_one_keeps_off_its_head_until_it_is_the_l
     assert_eq!(app.state("3").await, "current 0002");
 }
 
+/// Makes the ledger take a daemon that cannot write its heartbeats for one that has stopped.
+async fn counts_no_longer(app: &App, daemon: &Daemon) {
+    app.run(&format!(
+        "UPDATE tenantd.instance SET heartbeat_at = now() - interval '1 minute' WHERE pid = {};
+         DELETE FROM tenantd.lead WHERE instance = (SELECT id FROM tenantd.instance WHERE pid = {0})",
+        daemon.pid()
+    ))
+    .await;
+}
+
+#[tokio::test]
+async fn a_newer_daemon_takes_its_head_back_when_an_outage_is_over_and_the_older_one_waits_again() {
+    let app = App::new("outage").await;
+    let older = app.daemon().await;
+    app.migration("0003_more.sql", "CREATE TABLE more (id bigint);");
+    app.tenant(1).await;
+    let mut newer = app.daemon().await;
+    app.all_ready(&newer, [1]).await;
+    // The older one was there first, and has seen by now that it is outdone.
+    until("the newer one to lead", async || {
+        (leads(&newer).await, newer.log())
+    })
+    .await;
+    newer.signal("STOP");
+    counts_no_longer(&app, &newer).await;
+    app.answers("SELECT version FROM tenantd.head", "0002")
+        .await;
+    newer.signal("CONT");
+    app.answers("SELECT version FROM tenantd.head", "0003")
+        .await;
+    app.tenant(2).await;
+    app.answers(
+        "SELECT count(*) FROM tenantd.tenant WHERE version = '0003'",
+        "2",
+    )
+    .await;
+    until("the newer one to lead again", async || {
+        (leads(&newer).await && !leads(&older).await, newer.log())
+    })
+    .await;
+    assert_eq!(
+        newer.log().matches("released our head").count(),
+        1,
+        "{}",
+        newer.log()
+    );
+    newer.signal("TERM");
+    assert_eq!(newer.ended().await, 0);
+    app.answers("SELECT version FROM tenantd.head", "0002")
+        .await;
+}
+
+#[tokio::test]
+async fn daemons_whose_files_contradict_each_other_do_not_take_the_head_in_turns() {
+    let app = App::new("contradict").await;
+    app.migration("0003_more.sql", "CREATE TABLE more (id bigint);");
+    let one = app.daemon().await;
+    app.migration("0003_more.sql", "CREATE TABLE other (id bigint);");
+    let other = app.daemon().await;
+    let released = "SELECT h.digest = i.head FROM tenantd.head h, tenantd.instance i WHERE i.pid =";
+    let released = format!("{released} {}", other.pid());
+    // Beats of both.
+    let beats =
+        "SELECT count(*) FROM tenantd.instance WHERE heartbeat_at - started_at > interval '4 s'";
+    app.answers(beats, "2").await;
+    assert_eq!(app.ask(&released).await, "t", "{}", one.log());
+}
+
 mod slow {
     use super::*;
 
@@ -193,7 +279,19 @@ mod slow {
         assert!(leads(follower).await);
         let took = start.elapsed().as_secs_f64();
         println!("{name}: taken over after {took:.1} s");
+        recovered(start);
         took
+    }
+
+    #[tokio::test]
+    async fn a_listener_that_hears_heartbeats_is_not_asked_whether_it_is_there() {
+        let app = App::new("not_asked").await;
+        let _daemons = [app.daemon().await, app.daemon().await];
+        let beats = "SELECT count(*) FROM tenantd.instance WHERE heartbeat_at > started_at + interval '16s'";
+        app.answers(beats, "2").await;
+        let last = "SELECT string_agg(DISTINCT left(query, 6), ' ') FROM pg_stat_activity
+                    WHERE application_name = 'tenantd/listen' AND datname = current_database()";
+        assert_eq!(app.ask(last).await, "LISTEN");
     }
 
     #[tokio::test]

@@ -4,13 +4,17 @@
 use std::{
     io::Write as _,
     process::{Command, Stdio},
+    time::Instant,
 };
 
-use crate::support::{
-    App, Daemon,
-    more::{address, raw},
-    postgres::{Options, Server},
-    until,
+use crate::{
+    faults::recovered,
+    support::{
+        App, Daemon,
+        more::{address, raw},
+        postgres::{Options, Server},
+        until,
+    },
 };
 
 async fn request(daemon: &Daemon, line: &str) -> String {
@@ -46,6 +50,11 @@ async fn every_endpoint_answers_with_its_type_and_nothing_else_is_served() {
             "200 OK",
             "text/plain; version=0.0.4; charset=utf-8",
         ),
+        (
+            "GET /metrics?x=1",
+            "200 OK",
+            "text/plain; version=0.0.4; charset=utf-8",
+        ),
         ("GET /livez", "200 OK", json),
         ("GET /healthz", "200 OK", json),
         ("GET /-/healthy", "200 OK", json),
@@ -55,6 +64,7 @@ async fn every_endpoint_answers_with_its_type_and_nothing_else_is_served() {
         ("GET /etc/passwd", "404 Not Found", json),
         ("POST /metrics", "405 Method Not Allowed", json),
         ("DELETE /", "405 Method Not Allowed", json),
+        ("TRACE /metrics", "405 Method Not Allowed", json),
     ] {
         let answer = request(&daemon, line).await;
         let (head, body) = answer.split_once("\r\n\r\n").unwrap();
@@ -252,6 +262,7 @@ async fn a_daemon_that_starts_before_its_database_waits_for_it() {
     })
     .await;
     server.start_again().await.unwrap();
+    let start = Instant::now();
     readyz(&daemon, 200).await;
     let sql = server.connect(&app.db.name).await;
     until("tenant 1 to be current", async || {
@@ -262,6 +273,7 @@ async fn a_daemon_that_starts_before_its_database_waits_for_it() {
         (row.get(0), daemon.log())
     })
     .await;
+    recovered(start);
     daemon.signal("TERM");
     assert_eq!(daemon.ended().await, 0, "{}", daemon.log());
 }

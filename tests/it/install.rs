@@ -347,3 +347,37 @@ async fn the_application_works_on_when_a_column_of_the_trigger_is_renamed() {
         .unwrap();
     assert_eq!(app.ask("SELECT count(*) FROM public.logins").await, "1");
 }
+
+#[tokio::test]
+async fn a_table_without_a_schema_is_found_where_the_role_would_find_it() {
+    let app = App::bare("located").await;
+    app.run("CREATE SCHEMA \"My \"\"App\"; ALTER TABLE public.tenants SET SCHEMA \"My \"\"App\"")
+        .await;
+    app.configure_in("registry", "table = \"tenants\"");
+    let ran = app.tenantd(&["install"]);
+    assert!(ran.stderr.contains("there is no table tenants"), "{ran:?}");
+    let path = "search_path = other, \"$user\", \"My \"\"App\", public";
+    app.run(&format!("ALTER DATABASE {} SET {path}", app.db.name))
+        .await;
+    app.tenantd(&["install"]).ok();
+    let insert = "INSERT INTO \"My \"\"App\".tenants (id) VALUES";
+    app.run(&format!("{insert} (1)")).await;
+    let daemon = app.daemon().await;
+    app.all_ready(&daemon, [1]).await;
+    app.run(&format!("{insert} (2)")).await;
+    app.all_ready(&daemon, [2]).await;
+    // What the filter calls is looked up in the catalog only.
+    app.run("CREATE FUNCTION public.fits(bigint) RETURNS boolean LANGUAGE sql AS 'SELECT $1 < 2'")
+        .await;
+    app.configure_in("registry", "filter = \"fits(id)\"");
+    let ran = app.tenantd(&["status"]);
+    assert!(
+        ran.stderr
+            .contains("function fits(bigint) does not exist (SQLSTATE 42883)"),
+        "{ran:?}"
+    );
+    let config = std::fs::read_to_string(app.config()).unwrap();
+    std::fs::write(app.config(), config.replace("fits(id)", "public.fits(id)")).unwrap();
+    let counts = app.tenantd(&["status", "--output", "json"]).ok().json();
+    assert_eq!(counts["counts"]["tenants"], 1);
+}

@@ -1,13 +1,20 @@
 //! The application works on while its tables are migrated.
+#![allow(clippy::unwrap_used, reason = "tests panic")]
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, AtomicU32, Ordering},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU32, Ordering},
+    },
+    time::{Duration, Instant},
 };
 
 use tokio_postgres::Client;
 
-use crate::support::{App, until};
+use crate::{
+    faults::recovered,
+    support::{App, Link, Proxy, database::shared, until},
+};
 
 const FAST: &str = "[retry]\ninitial = \"100ms\"\nmax = \"300ms\"";
 
@@ -31,20 +38,23 @@ fn customer(
     })
 }
 
+/// A session of the application's, and its process, that reads items of tenant 1 in a transaction it leaves open.
+async fn shop(app: &App) -> (Client, i32) {
+    let client = app.db.connect().await;
+    client
+        .batch_execute("SET application_name = 'shop'; BEGIN; SELECT count(*) FROM tenant_1.items")
+        .await
+        .unwrap();
+    let row = client.query_one("SELECT pg_backend_pid()", &[]).await;
+    let pid = row.unwrap().get(0);
+    (client, pid)
+}
+
 #[tokio::test]
 pub(crate) async fn a_lock_of_the_applications_blocks_the_tenant_alone_and_names_who_holds_it() {
     let app = App::current("blocked", 3).await;
     app.configure(FAST);
-    let holder = app.db.connect().await;
-    holder
-        .batch_execute("SET application_name = 'shop'; BEGIN; SELECT count(*) FROM tenant_1.items")
-        .await
-        .unwrap();
-    let pid = holder
-        .query_one("SELECT pg_backend_pid()", &[])
-        .await
-        .unwrap()
-        .get::<_, i32>(0);
+    let (holder, pid) = shop(&app).await;
     let (stop, rows) = (Arc::new(AtomicBool::new(false)), Arc::default());
     let customer = customer(app.db.connect().await, Arc::clone(&stop), Arc::clone(&rows));
     app.migration("0003_note.sql", "ALTER TABLE items ADD COLUMN note text;");
@@ -80,7 +90,9 @@ pub(crate) async fn a_lock_of_the_applications_blocks_the_tenant_alone_and_names
     })
     .await;
     holder.batch_execute("COMMIT").await.unwrap();
+    let start = Instant::now();
     app.becomes(&daemon, "1", "current 0003").await;
+    recovered(start);
     stop.store(true, Ordering::Relaxed);
     customer
         .await
@@ -93,14 +105,11 @@ pub(crate) async fn a_lock_of_the_applications_blocks_the_tenant_alone_and_names
     );
 }
 
-#[tokio::test]
-async fn of_a_deadlock_with_the_application_tenantd_is_the_victim() {
-    let app = App::current("deadlock", 1).await;
+/// The application has read notes and then wants items, while this file holds items and then wants notes. The
+/// application gets what it wants, and the file its turn.
+async fn deadlock(app: &App, file: &str) {
     app.configure(FAST);
-    app.migration(
-        "0003_both.sql",
-        "ALTER TABLE items ADD COLUMN a int;\nSELECT pg_sleep(0.5);\nALTER TABLE notes ADD COLUMN a int;",
-    );
+    app.migration("0003_both.sql", file);
     let other = app.db.connect().await;
     other
         .batch_execute("BEGIN; SELECT count(*) FROM tenant_1.notes")
@@ -118,7 +127,19 @@ async fn of_a_deadlock_with_the_application_tenantd_is_the_victim() {
         .batch_execute("SELECT count(*) FROM tenant_1.items; COMMIT")
         .await
         .expect("the application wins");
+    let start = Instant::now();
     app.becomes(&daemon, "1", "current 0003").await;
+    recovered(start);
+}
+
+#[tokio::test]
+async fn of_a_deadlock_with_the_application_tenantd_is_the_victim() {
+    let app = App::current("deadlock", 1).await;
+    deadlock(
+        &app,
+        "ALTER TABLE items ADD COLUMN a int;\nSELECT pg_sleep(0.5);\nALTER TABLE notes ADD COLUMN a int;",
+    )
+    .await;
 }
 
 /// The application has waited longer than we have when the circle closes, so it looks for a deadlock before we would:
@@ -126,9 +147,11 @@ async fn of_a_deadlock_with_the_application_tenantd_is_the_victim() {
 #[tokio::test]
 pub(crate) async fn of_a_deadlock_that_comes_late_tenantd_is_the_victim_too() {
     let app = App::current("late_deadlock", 1).await;
-    app.configure(FAST);
-    app.migration(
-        "0003_both.sql",
+    // Not the first attempt, so that it waits for a second: longer than the application's deadlock_timeout.
+    app.run("UPDATE tenantd.tenant SET state = 'blocked', attempts = 6")
+        .await;
+    deadlock(
+        &app,
         "ALTER TABLE items ADD COLUMN a int;
          DO $$ BEGIN
              FOR n IN 1..100 LOOP
@@ -138,28 +161,8 @@ pub(crate) async fn of_a_deadlock_that_comes_late_tenantd_is_the_victim_too() {
              PERFORM pg_sleep(0.7);
          END $$;
          ALTER TABLE notes ADD COLUMN a int;",
-    );
-    // Not the first attempt, so that it waits for a second: longer than the application's deadlock_timeout.
-    app.run("UPDATE tenantd.tenant SET state = 'blocked', attempts = 6")
-        .await;
-    let other = app.db.connect().await;
-    other
-        .batch_execute("BEGIN; SELECT count(*) FROM tenant_1.notes")
-        .await
-        .unwrap();
-    let daemon = app.daemon().await;
-    until("the migration to hold its first lock", async || {
-        let held = app
-            .ask("SELECT count(*) FROM pg_locks WHERE relation = 'tenant_1.items'::regclass AND mode = 'AccessExclusiveLock' AND granted")
-            .await;
-        (held == "1", daemon.log())
-    })
+    )
     .await;
-    other
-        .batch_execute("SELECT count(*) FROM tenant_1.items; COMMIT")
-        .await
-        .expect("the application wins");
-    app.becomes(&daemon, "1", "current 0003").await;
 }
 
 #[tokio::test]
@@ -225,16 +228,7 @@ async fn who_blocks_is_named_although_the_role_may_not_see_since_when() {
     app.tenantd(&["install", "--role", &role]).ok();
     app.connect_as(&role);
     app.migration("0003_note.sql", "ALTER TABLE items ADD COLUMN note text;");
-    let holder = app.db.connect().await;
-    holder
-        .batch_execute("SET application_name = 'shop'; BEGIN; SELECT count(*) FROM tenant_1.items")
-        .await
-        .unwrap();
-    let pid: i32 = holder
-        .query_one("SELECT pg_backend_pid()", &[])
-        .await
-        .unwrap()
-        .get(0);
+    let (holder, pid) = shop(&app).await;
     let blocked = async |when: &str| {
         let text =
             format!("waited for process {pid} (shop, user postgres), in a transaction {when}");
@@ -274,4 +268,36 @@ pub(crate) async fn a_migration_of_another_session_is_waited_for_and_not_repeate
     assert_eq!(app.state("1").await, "behind 0002", "that is no failure");
     other.batch_execute("ROLLBACK").await.unwrap();
     app.becomes(&daemon, "1", "current 0003").await;
+}
+
+#[tokio::test]
+async fn a_cancel_that_comes_when_its_file_has_committed_is_not_held_against_the_next() {
+    let app = App::current("late_cancel", 1).await;
+    app.configure("[locks]\nmax_hold = \"300ms\"");
+    let proxy = Proxy::to(shared().await.port());
+    app.lead(Some(&proxy), None);
+    app.migration(
+        "0003_warm.sql",
+        "ALTER TABLE items ADD COLUMN a int;\nSELECT pg_sleep(0.2);",
+    );
+    let daemon = app.daemon().await;
+    app.becomes(&daemon, "1", "current 0003").await;
+    // Worker and watch have their connections; a cancel is a new one.
+    proxy.set_new(Link::Delay(Duration::from_millis(600)));
+    app.migration(
+        "0004_slow.sql",
+        "ALTER TABLE items ADD COLUMN b int;\nSELECT pg_sleep(0.65);",
+    );
+    app.migration("0005_innocent.sql", "SELECT pg_sleep(1.5);");
+    daemon.signal("HUP");
+    until("the second file to be tried again", async || {
+        let (again, log) = (daemon.reconciles("sweep", "busy").await, daemon.log());
+        (again >= 1.0 || log.contains("0005_innocent.sql"), log)
+    })
+    .await;
+    proxy.set_new(Link::Pass);
+    app.becomes(&daemon, "1", "current 0005").await;
+    let charged = daemon.reconciles("sweep", "failed").await
+        + daemon.reconciles("sweep", "quarantined").await;
+    assert!(charged < 1.0, "{}", daemon.log());
 }

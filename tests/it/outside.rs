@@ -2,7 +2,12 @@
 
 #![allow(clippy::unwrap_used, reason = "tests panic")]
 
-use crate::support::{App, until};
+use std::time::Instant;
+
+use crate::{
+    faults::recovered,
+    support::{App, more::finish, until},
+};
 
 const BUILD: &str = "CREATE INDEX CONCURRENTLY items_label ON items (label);";
 const INVALID: &str = "SELECT count(*) FROM pg_index WHERE NOT indisvalid";
@@ -61,8 +66,13 @@ async fn a_build_that_waits_for_a_long_report_gives_up_names_it_and_leaves_no_in
         "{error}"
     );
     assert_eq!(app.ask(INVALID).await, "0");
+    app.tenantd(&["migrate", "1"]);
+    let attempts = app.ask("SELECT attempts FROM tenantd.tenant").await;
+    assert_eq!(attempts, "2", "the pauses grow with them");
     report.batch_execute("COMMIT").await.unwrap();
+    let start = Instant::now();
     app.tenantd(&["migrate", "1"]).ok();
+    recovered(start);
     assert_eq!(app.ask(BUILT).await, "1");
 }
 
@@ -89,8 +99,10 @@ async fn a_build_that_was_killed_is_repeated_and_its_remains_are_dropped() {
     .await;
     assert_eq!(app.ask(INVALID).await, "1", "the killed build left it");
     report.batch_execute("COMMIT").await.unwrap();
+    let start = Instant::now();
     let daemon = app.daemon().await;
     app.becomes(&daemon, "1", "current 0003").await;
+    recovered(start);
     assert_eq!(app.ask(BUILT).await, "1");
     assert_eq!(app.ask(INVALID).await, "0");
 }
@@ -198,7 +210,16 @@ async fn a_unique_build_that_fails_quarantines_and_leaves_nothing_behind() {
         "0003_label.sql",
         "CREATE UNIQUE INDEX CONCURRENTLY items_label ON items (label);",
     );
-    assert_eq!(app.tenantd(&["migrate", "--all"]).code, 4);
+    // That it had to wait is no excuse.
+    let writer = report(&app, "DELETE FROM tenant_1.items WHERE id = 99").await;
+    let migrating = app.spawn(&["migrate", "--all"]);
+    let waits = "SELECT (count(*) > 0)::int FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE 'CREATE UNIQUE%'";
+    app.answers(waits, "1").await;
+    writer
+        .batch_execute("SELECT pg_sleep(0.4); COMMIT")
+        .await
+        .unwrap();
+    assert_eq!(finish(migrating).await.code, 4);
     assert_eq!(app.state("1").await, "quarantined 0002");
     assert_eq!(app.state("2").await, "current 0003");
     assert!(

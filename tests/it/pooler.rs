@@ -96,3 +96,52 @@ async fn who_is_in_the_way_is_seen_through_a_pooler() {
     })
     .await;
 }
+
+/// A tenant with tables, and a file for it that needs a session of its own.
+async fn with_an_index_to_build(hint: &str) -> App {
+    let app = App::current(hint, 1).await;
+    app.migration(
+        "0003_index.sql",
+        "CREATE INDEX CONCURRENTLY items_label ON items (label);",
+    );
+    app
+}
+
+/// What a migration of tenant 1 says, which is that it was refused and not begun.
+async fn refused(app: &App) -> String {
+    let ran = app.tenantd(&["migrate", "1"]);
+    assert!(ran.code != 0, "{ran:?}");
+    let expected = "0003_index.sql runs outside a transaction and needs a session of its own, and a pooler is in between";
+    let said = app.error("1");
+    assert!(said.contains(expected), "{said}");
+    assert!(said.contains("set database.listen_url"), "{said}");
+    assert_eq!(app.state("1").await, "failed 0002");
+    assert_eq!(app.ask("SELECT count(*) FROM tenantd.outside").await, "0");
+    said
+}
+
+#[tokio::test]
+async fn a_file_outside_a_transaction_is_refused_behind_a_pooler_until_there_is_a_way_past_it() {
+    let app = with_an_index_to_build("unpooled").await;
+    let pooler = Pooler::start(&app, 1).await;
+    app.connect_to(&pooler.conninfo());
+    let said = refused(&app).await;
+    assert!(said.contains("port=6432"), "{said}");
+    app.configure_in("database", &format!("listen_url = \"{}\"", app.db.conninfo));
+    app.tenantd(&["migrate", "1"]).ok();
+    assert_eq!(app.state("1").await, "current 0003");
+}
+
+#[tokio::test]
+async fn a_pooler_that_swallows_options_is_noticed_too_and_so_is_one_at_listen_url() {
+    let app = with_an_index_to_build("swallows").await;
+    let more = "ignore_startup_parameters = options";
+    let pooler = Pooler::start_with(&app, 2, more).await;
+    app.configure_in(
+        "database",
+        &format!("listen_url = \"{}\"", pooler.conninfo()),
+    );
+    refused(&app).await;
+    app.connect_to(&pooler.conninfo());
+    refused(&app).await;
+}

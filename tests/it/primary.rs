@@ -2,7 +2,10 @@
 
 use std::time::{Duration, Instant};
 
-use crate::support::{App, Link, Proxy, more::finish, postgres::Server, until};
+use crate::{
+    faults::recovered,
+    support::{App, Link, Proxy, more::finish, postgres::Server, until},
+};
 
 #[tokio::test]
 async fn of_several_hosts_the_primary_is_taken() {
@@ -53,6 +56,7 @@ async fn a_promoted_standby_is_followed_and_the_old_primary_is_not_taken_back() 
     app.silent_tenant(2).await;
     app.all_ready(&daemon, 1..=2).await;
     println!("at work on the new primary after {:?}", start.elapsed());
+    recovered(start);
     assert!(start.elapsed() < Duration::from_secs(15));
     app.answers("SELECT timeline FROM tenantd.server", "2")
         .await;
@@ -175,4 +179,21 @@ mod slow {
         app.tenant(1).await;
         app.all_ready(&daemon, [1]).await;
     }
+}
+
+#[tokio::test]
+async fn a_way_past_the_pooler_that_leads_to_another_server_is_not_taken() {
+    let app = App::current("elsewhere", 1).await;
+    let other = Server::with(&[]).await;
+    other.create_database(&app.db.name).await;
+    app.migration(
+        "0003_index.sql",
+        "CREATE INDEX CONCURRENTLY items_label ON items (label);",
+    );
+    let elsewhere = other.conninfo(&app.db.name);
+    app.configure_in("database", &format!("listen_url = \"{elsewhere}\""));
+    let ran = app.tenantd(&["migrate", "1"]);
+    let said = format!("{ran:?}");
+    assert!(said.contains("this is another server"), "{said}");
+    assert_eq!(app.state("1").await, "behind 0002");
 }

@@ -257,6 +257,8 @@ async fn odd_names_that_can_be_schemas_are_schemas() {
         "\\",
         "$$",
         "select",
+        "Select",
+        "s\u{435}lect",
         "\u{1f980}",
         longest.as_str(),
         "a.b",

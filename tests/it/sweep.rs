@@ -188,3 +188,108 @@ async fn a_daemon_that_is_told_to_stop_signs_off_and_ends_with_0() {
     assert_eq!(daemon.ended().await, 0);
     assert_eq!(app.ask("SELECT count(*) FROM tenantd.instance").await, "0");
 }
+
+/// A question waits for a minute.
+mod slow {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_question_that_is_never_answered_is_given_up_and_the_daemon_stays_alive() {
+        let app = App::new("unanswered").await;
+        let daemon = app.daemon().await;
+        let other = app.db.connect().await;
+        let lock = "BEGIN; LOCK TABLE tenantd.request IN ACCESS EXCLUSIVE MODE";
+        other.batch_execute(lock).await.unwrap();
+        let waits = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
+        for seconds in [25, 50] {
+            let for_long =
+                format!("{waits} AND clock_timestamp() - query_start > interval '{seconds}s'");
+            app.answers(&for_long, "1").await;
+        }
+        until("it to give up", async || {
+            let log = daemon.log();
+            (log.contains("take requests: no answer within 1m"), log)
+        })
+        .await;
+        assert_eq!(daemon.get("/livez").await.0, 200);
+        app.answers(waits, "1").await;
+        other.batch_execute("COMMIT").await.unwrap();
+        app.silent_tenant(1).await;
+        app.all_ready(&daemon, [1]).await;
+        app.answers(waits, "0").await;
+    }
+}
+
+#[tokio::test]
+async fn a_trigger_that_does_not_fire_is_told_with_what_mends_it() {
+    const MISSING: &str = "tenantd_trigger_missing{database=\"main\"}";
+    let app = App::new("trigger_missing").await;
+    let daemon = app.daemon().await;
+    let missing = async |count: f64, says: &str| {
+        until("the gauge to say so", async || {
+            let holds = daemon.metric(MISSING).await == count && daemon.log().contains(says);
+            (holds, daemon.log())
+        })
+        .await;
+    };
+    assert_eq!(daemon.metric(MISSING).await, 0.0);
+    app.run("ALTER TABLE public.tenants DISABLE TRIGGER tenantd_inserted")
+        .await;
+    let enable = "ALTER TABLE \"public\".\"tenants\" ENABLE TRIGGER tenantd_inserted";
+    missing(1.0, enable).await;
+    app.run("DROP TRIGGER tenantd_login ON public.logins").await;
+    missing(2.0, "trigger tenantd_login on public.logins is gone").await;
+    app.run(enable).await;
+    missing(1.0, "").await;
+    assert_eq!(daemon.log().matches("is gone").count(), 1, "said once");
+    for (statement, count) in [("DISABLE TRIGGER", 2.0), ("ENABLE REPLICA TRIGGER", 1.0)] {
+        app.run(&format!(
+            "ALTER TABLE public.tenants {statement} tenantd_inserted"
+        ))
+        .await;
+        missing(count, "").await;
+        app.tenantd(&["install"]).ok();
+        missing(0.0, "").await;
+    }
+    app.tenant(1).await;
+    until("the trigger to have fired", async || {
+        (
+            daemon.events("tenant_inserted", "queued").await == 1.0,
+            daemon.log(),
+        )
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn deleted_rows_of_what_was_applied_are_told_until_they_are_back() {
+    let app = App::current("unrecorded", 3).await;
+    let daemon = app.daemon().await;
+    let unrecorded = async |count: f64| {
+        until("the gauge to say so", async || {
+            let series = "tenantd_tenants_unrecorded{database=\"main\"}";
+            (daemon.metric(series).await == count, daemon.log())
+        })
+        .await;
+    };
+    app.run("DELETE FROM tenantd.applied WHERE version = '0002' AND tenant <> 1")
+        .await;
+    unrecorded(2.0).await;
+    assert!(
+        daemon
+            .log()
+            .contains("2 tenants have fewer rows in tenantd.applied")
+    );
+    let said = app.tenantd(&["status"]).ok().stdout;
+    assert!(said.contains("unrecorded           2"), "{said}");
+    // As the guide says.
+    let guide = std::fs::read_to_string(crate::support::app::repository("docs/troubleshooting.md"));
+    let guide = guide.unwrap();
+    let (_, mend) = guide
+        .split_once("```sql\nINSERT INTO tenantd.applied")
+        .unwrap();
+    let (mend, _) = mend.split_once("```").unwrap();
+    app.run(&format!("INSERT INTO tenantd.applied{mend}")).await;
+    unrecorded(0.0).await;
+    assert_eq!(app.ask("SELECT tenantd.ready('2', '0002')").await, "t");
+}

@@ -82,7 +82,7 @@ pub const FAULTS: &[Fault] = &[
     fault(12, "Payloads that name no tenant",
         "each is counted or an id, and harms nobody", "", &[
         "events::payloads_that_name_no_tenant_are_counted_and_harm_nobody",
-        "security::whatever_a_notification_carries_is_an_id_or_is_rejected",]),
+        "security::input::whatever_a_notification_carries_is_an_id_or_is_rejected",]),
     fault(13, "A tenant whose name is longer than a notification may be",
         "it is inserted and built: only the id is sent", "", &[
         "faults::listener::a_tenant_with_a_name_longer_than_a_notification_is_inserted_and_built",]),
@@ -262,24 +262,27 @@ pub const FAULTS: &[Fault] = &[
         "three files go over 1 500 tenants: the application has no error and never waits 3 s", "two cores for all say little of a 99th percentile", &[
         "faults::lifecycle::slow::an_application_is_served_while_a_storm_of_ddl_goes_over_its_neighbours",]),
     fault(55, "Hostile names",
-        "refused with a reason, or quoted everywhere", "", &[
+        "refused with a reason, or quoted everywhere; names that differ in one letter's case are kept apart", "", &[
         "states::names_that_cannot_be_schemas_are_refused_and_harm_nobody",
         "states::odd_names_that_can_be_schemas_are_schemas",
-        "security::ten_thousand_hostile_names_come_back_from_the_catalog_as_they_were",]),
+        "security::input::ten_thousand_hostile_names_come_back_from_the_catalog_as_they_were",]),
     fault(56, "Any role spoofs or floods our channels",
         "a notification costs at most a look, nothing runs, only ids are heard", "", &[
         "faults::lifecycle::a_role_that_spoofs_our_channels_costs_a_look_each_and_hears_only_ids",
-        "security::whatever_a_notification_carries_is_an_id_or_is_rejected",
+        "security::input::whatever_a_notification_carries_is_an_id_or_is_rejected",
         "events::payloads_that_name_no_tenant_are_counted_and_harm_nobody",]),
     fault(57, "A tenant plants code for us to run",
         "functions and operators planted in the schema and in public, by exact types too, never run as the migrator", "what a file itself calls by its plain name is the file's business: `[migrations] role` says as whom", &[
         "faults::lifecycle::what_a_tenants_role_plants_in_its_schema_or_in_public_never_runs_as_the_migrator",
-        "security::what_somebody_planted_in_a_tenants_schema_or_in_public_is_not_called",]),
+        "security::rights::what_somebody_planted_in_a_tenants_schema_or_in_public_is_not_called",]),
     fault(58, "Slow and hostile HTTP clients",
-        "they cost a scrape nothing", "", &[
-        "security::five_hundred_slow_clients_a_huge_head_and_idle_ones_cost_a_scrape_nothing",]),
+        "500 slow clients, a head of 1 MB and an idle one are got rid of within 10 s and cost a scrape nothing; only GET and HEAD are answered; the metrics are there while the server is away", "500 connections in place of 10 000 idle ones: the daemon keeps 64", &[
+        "http::every_endpoint_answers_with_its_type_and_nothing_else_is_served",
+        "http::readiness_follows_the_database_and_liveness_does_not",
+        "security::network::five_hundred_slow_clients_a_huge_head_and_idle_ones_cost_a_scrape_nothing",]),
     fault(59, "A panic in a worker, no log, no file descriptors",
-        "a worker's panic costs its tenant an attempt; a listener's or sweeper's ends the daemon for its supervisor; a log that is closed, full or read by nobody, and no descriptors, do no harm", "a journal that stands still without closing its pipe is left to systemd", &[
+        "a worker's panic costs its tenant an attempt; a listener's or sweeper's ends the daemon for its supervisor; a loop that stands still is named by `/livez` and the watchdog is no longer fed; a log that is closed, full or read by nobody, and no descriptors, do no harm", "the test listens in the place of systemd, which would start it anew; a journal that stands still without closing its pipe is left to systemd", &[
+        "faults::watchdog::slow::a_loop_that_stands_still_is_named_and_the_watchdog_is_no_longer_fed",
         "faults::lifecycle::a_panic_in_a_worker_costs_its_tenant_an_attempt_and_the_others_nothing",
         "faults::lifecycle::a_daemon_whose_listener_panics_ends_for_the_supervisor_to_start_it_anew",
         "faults::lifecycle::a_daemon_whose_log_nobody_takes_works_on",
@@ -289,8 +292,9 @@ pub const FAULTS: &[Fault] = &[
         "bad_input::wrong_settings_are_answered_with_what_to_do",
         "passwords::a_password_is_asked_for_and_never_shown",]),
     fault(61, "The application would deadlock with a migration",
-        "the migration is the victim", "", &[
-        "locks::of_a_deadlock_with_the_application_tenantd_is_the_victim",]),
+        "the migration is the victim, also where the application has waited longer", "", &[
+        "locks::of_a_deadlock_with_the_application_tenantd_is_the_victim",
+        "locks::of_a_deadlock_that_comes_late_tenantd_is_the_victim_too",]),
     fault(62, "The schema goes away while a file runs",
         "dropped, renamed, USAGE revoked: what the file makes lands neither in public nor in pg_temp; the others go on", "", &[
         "faults::review::what_a_file_makes_after_its_schema_went_away_lands_nowhere",]),

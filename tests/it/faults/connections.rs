@@ -34,14 +34,16 @@ async fn at_work(server: &Server, hint: &str) -> App {
     app
 }
 
-/// The session of a worker that is in the middle of a file.
+/// The session of a worker that is in the middle of a file, as seen by one look: a second one may find none.
 async fn at_work_pid(app: &App, daemon: &Daemon) -> u32 {
     const SQL: &str = "SELECT min(pid) FROM pg_stat_activity WHERE wait_event = 'PgSleep' AND application_name = 'tenantd/work' AND datname = current_database()";
+    let mut pid = None;
     until("a file to run", async || {
-        (app.ask(SQL).await != "-", daemon.log())
+        pid = app.ask(SQL).await.parse().ok();
+        (pid.is_some(), daemon.log())
     })
     .await;
-    app.ask(SQL).await.parse().unwrap()
+    pid.unwrap()
 }
 
 async fn nobody_quarantined(app: &App) {
@@ -221,10 +223,12 @@ async fn a_clock_that_jumps_neither_stops_the_sweeps_nor_makes_them_race() {
     let (mut id, start) = (0, Instant::now());
     for seconds in [0, 3600, -3600, 0] {
         jump(seconds);
+        let jumped = Instant::now();
         id += 1;
         app.tenant(id).await;
         app.silent_tenant(id + 100).await;
         app.all_ready(&daemon, [id, id + 100]).await;
+        recovered(jumped);
         let swept = daemon
             .metric("tenantd_sweep_last_success_timestamp_seconds")
             .await;
@@ -341,11 +345,23 @@ mod slow {
 
     #[tokio::test]
     async fn a_full_disk_stops_work_and_quarantines_nobody() {
+        // However long the disk takes to fill: a file that needs room waits for the application to say that it is full.
+        const FULL: &str = "SELECT pg_advisory_lock(28)";
         let server = Server::with_small_disk().await;
         let app = at_work(&server, "full_disk").await;
+        app.migration(
+            "0005_rows.sql",
+            "DO $$ BEGIN
+                 WHILE NOT EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND classid = 0 AND objid = 28) LOOP
+                     PERFORM pg_sleep(0.02);
+                 END LOOP;
+             END $$;
+             INSERT INTO items SELECT i, repeat('x', 500) FROM generate_series(1, 1000) i;",
+        );
         let daemon = app.start();
         at_work_pid(&app, &daemon).await;
         let ballast = server.fill();
+        app.run(FULL).await;
         until("the disk to be full for it", async || {
             (daemon.log().contains("53100"), daemon.log())
         })

@@ -297,8 +297,10 @@ async fn after_power_loss(session_settings: &str) -> (i64, i64) {
     let recorded = count("SELECT count(*) FROM tenantd.tenant WHERE version = '0003'").await;
     let there = count("SELECT count(*) FROM pg_attribute WHERE attname = 'note'").await;
     assert!(told.stdout.contains("20"), "{told:?}");
+    let start = Instant::now();
     let daemon = app.daemon().await;
     oracles(&app, &daemon).await;
+    recovered(start);
     (recorded, there)
 }
 

@@ -190,7 +190,15 @@ impl Drop for Daemon {
 }
 
 /// Waits for a state; `look` tells whether it holds and what it saw, for the message when it never does.
-pub async fn until<F: AsyncFnMut() -> (bool, String)>(what: &str, mut look: F) {
+pub async fn until<F: AsyncFnMut() -> (bool, String)>(what: &str, look: F) {
+    until_within(limit(), what, look).await;
+}
+
+/// The same for what is much work, and takes as long as the machine is busy.
+pub async fn until_within<F>(limit: Duration, what: &str, mut look: F)
+where
+    F: AsyncFnMut() -> (bool, String),
+{
     let start = Instant::now();
     loop {
         let (holds, seen) = look().await;
@@ -198,7 +206,7 @@ pub async fn until<F: AsyncFnMut() -> (bool, String)>(what: &str, mut look: F) {
             return;
         }
         assert!(
-            start.elapsed() < limit(),
+            start.elapsed() < limit,
             "waited in vain for {what}; last seen: {seen}"
         );
         tokio::time::sleep(Duration::from_millis(20)).await;

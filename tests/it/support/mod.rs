@@ -20,6 +20,6 @@ pub mod proxy;
 pub mod server;
 
 pub use app::{App, Ran};
-pub use daemon::{Daemon, Heard, until};
+pub use daemon::{Daemon, Heard, until, until_within};
 pub use oracles::{Probe, nothing_left, oracles, oracles_but};
 pub use proxy::{Link, Proxy};

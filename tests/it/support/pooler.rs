@@ -21,6 +21,11 @@ pub struct Pooler {
 impl Pooler {
     /// Between this application's database and whoever connects to it: all share `connections` backends.
     pub async fn start(app: &App, connections: u32) -> Self {
+        Self::start_with(app, connections, "").await
+    }
+
+    /// As `start`, with further lines in its configuration.
+    pub async fn start_with(app: &App, connections: u32, more: &str) -> Self {
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let dir = PathBuf::from(format!("/tmp/tenantd-pool-{}-{number}", std::process::id()));
         fs::create_dir_all(&dir).unwrap();
@@ -37,7 +42,7 @@ impl Pooler {
         let ini = format!(
             "[databases]\n{dbname} = host={host} port={port} dbname={dbname} user=postgres\n[pgbouncer]\nunix_socket_dir = {at}\n\
              listen_addr =\nlisten_port = 6432\nauth_type = any\npool_mode = transaction\ndefault_pool_size = {connections}\n\
-             logfile = {at}/log\nserver_round_robin = 1\n",
+             logfile = {at}/log\nserver_round_robin = 1\n{more}\n",
             at = dir.display()
         );
         fs::write(dir.join("pgbouncer.ini"), ini).unwrap();
