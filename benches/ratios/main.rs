@@ -154,12 +154,9 @@ async fn head_check(engine: &Engine, app: &Client) -> Outcome<()> {
             .await?;
         bare.push(start.elapsed());
         if !doubtful.is_empty() || !rows.is_empty() {
-            return Err(format!(
-                "{} and {} tenants are in doubt",
-                doubtful.len(),
-                rows.len()
-            )
-            .into());
+            return Err(
+                format!("{} and {} tenants are in doubt", doubtful.len(), rows.len()).into(),
+            );
         }
     }
     compare(

@@ -158,10 +158,15 @@ async fn together(
     trouble: &Mutex<Option<String>>,
 ) -> Result<Vec<Line>> {
     let mut lines = Vec::with_capacity(ids.len());
+    let mut open = ids.to_vec();
     let mut alone = Vec::new();
-    if all {
-        let taken = engine.reconciler.batch(ids, Reason::Sweep).await?;
-        for (id, taken) in ids.iter().zip(taken) {
+    if !all {
+        alone.extend(open.drain(..).map(|id| (id, Reason::Manual)));
+    }
+    while !open.is_empty() {
+        let taken = engine.reconciler.batch(&open, Reason::Sweep).await?;
+        let before = lines.len();
+        for (id, taken) in std::mem::take(&mut open).into_iter().zip(taken) {
             match taken {
                 // A person asks now, so what waits for its time is tried.
                 Taken::Done(outcome) if outcome.kind == ReconcileOutcome::Waiting => {
@@ -169,17 +174,16 @@ async fn together(
                 }
                 Taken::Done(outcome) => lines.push(line(id.to_string(), *outcome)),
                 Taken::Alone => alone.push((id, Reason::Sweep)),
+                Taken::Later => open.push(id),
             }
         }
-        bar.done(lines.len());
-    } else {
-        alone.extend(ids.iter().map(|id| (id, Reason::Manual)));
+        bar.done(lines.len() - before);
     }
     for (id, reason) in alone {
         if all && lock(trouble).is_some() {
             break;
         }
-        let outcome = patiently(engine, id, reason, all).await?;
+        let outcome = patiently(engine, &id, reason, all).await?;
         if outcome.trouble.is_some() {
             lock(trouble).clone_from(&outcome.message);
         }

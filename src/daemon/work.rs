@@ -22,7 +22,7 @@ use crate::{
         brake::{self, Brake, Pass, Proof},
         disposition,
         pace::Pace,
-        queue::{Job, Serves, Woken},
+        queue::{Job, Looked, Serves, Woken},
     },
 };
 
@@ -116,9 +116,9 @@ impl SharedQueue {
         self.changed.tell();
     }
 
-    /// Gives back what needs a run of its own.
-    fn alone(&self, job: &Job) {
-        self.with(|queue| queue.alone(job));
+    /// Gives back what was not done.
+    fn give_back(&self, job: &Job, looked: Looked) {
+        self.with(|queue| queue.give_back(job, looked));
         self.changed.tell();
     }
 }
@@ -177,7 +177,7 @@ pub async fn run(shop: Shop, number: usize, workers: usize, shutdown: Cancellati
             continue;
         }
         for job in jobs.drain(1..) {
-            shop.queue.alone(&job);
+            shop.queue.give_back(&job, Looked::Alone);
         }
         shop.one(&jobs[0], pass, &mut trouble).await;
     }
@@ -199,7 +199,8 @@ impl Shop {
         };
         for (job, taken) in jobs.iter().zip(taken) {
             match taken {
-                Taken::Alone => self.queue.alone(job),
+                Taken::Alone => self.queue.give_back(job, Looked::Alone),
+                Taken::Later => self.queue.give_back(job, Looked::NotYet),
                 Taken::Done(outcome) => {
                     let retry_at = outcome.retry_in.map(|delay| Instant::now() + delay);
                     count(&self.metrics, job, &Ok(*outcome));

@@ -71,8 +71,9 @@ struct Lane {
     looked: Looked,
 }
 
+/// Whether it is known what a key needs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Looked {
+pub enum Looked {
     /// Needs a run of its own.
     Alone,
     /// May be looked at with others.
@@ -222,15 +223,15 @@ impl Queue {
         jobs
     }
 
-    /// Gives a run back that was taken with others and has to be made alone. A wakeup meanwhile is part of it.
-    pub fn alone(&mut self, job: &Job) {
+    /// Gives a run back that was taken with others and not made: it may be taken with others again, or has to be
+    /// made alone. A wakeup meanwhile is part of it.
+    pub fn give_back(&mut self, job: &Job, looked: Looked) {
         let Some((key, Place::InFlight { rerun })) = self.places.remove_entry(&job.key) else {
             debug_assert!(false, "{} was not in flight", job.key);
             return;
         };
         self.in_flight -= 1;
         let reason = rerun.map_or(job.reason, |(reason, _)| reason.min(job.reason));
-        let looked = Looked::Alone;
         self.enter(key, Lane { reason, looked }, job.since);
     }
 
@@ -382,7 +383,7 @@ mod tests {
         let jobs = queue.take(now, 2, Serves::Everything);
         assert_eq!(queue.wake("a", Reason::Insert, now), Woken::Rerun);
         for job in &jobs {
-            queue.alone(job);
+            queue.give_back(job, Looked::Alone);
         }
         assert_eq!(
             taken(&mut queue, 9, Serves::Live),
