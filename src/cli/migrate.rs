@@ -27,6 +27,9 @@ use super::{
 /// How long a tenant that another process works on is waited for.
 const BUSY: Duration = Duration::from_secs(60);
 
+/// Ids read at a time.
+const HEADS: u32 = 4000;
+
 /// A wait that is worth a command's while.
 const SHORTLY: Duration = Duration::from_millis(250);
 
@@ -223,12 +226,23 @@ async fn patiently(engine: &Engine, id: &str, reason: Reason, all: bool) -> Resu
 }
 
 async fn migrate_all(engine: &Engine) -> Result<Vec<Line>> {
-    let ids = pending(engine)
-        .await?
-        .into_iter()
-        .map(|tenant| tenant.id)
-        .collect();
-    migrate(engine, ids, true).await
+    let client = engine.reconciler.pool().get().await?;
+    let loaded = engine.reconciler.loaded();
+    let mut ids: Vec<String> = Vec::new();
+    loop {
+        let after = ids.last().map_or("", String::as_str);
+        let more = loaded.census.behind(&client, after, HEADS).await?;
+        let last = more.len() < HEADS as usize;
+        ids.extend(more);
+        if last {
+            break;
+        }
+    }
+    drop(client);
+    let mut lines = migrate(engine, ids, true).await?;
+    // Who needs a person is told by `status`.
+    lines.retain(|line| line.outcome != ReconcileOutcome::LeftAlone);
+    Ok(lines)
 }
 
 /// Every tenant that tenantd may bring to head.
