@@ -54,6 +54,11 @@ const MIGRATIONS: &[(i32, &str, &str)] = &[
         "search_path",
         include_str!("../../migrations/control/0008_search_path.sql"),
     ),
+    (
+        9,
+        "inside",
+        include_str!("../../migrations/control/0009_inside.sql"),
+    ),
 ];
 
 /// Version of the control schema that this program works with.

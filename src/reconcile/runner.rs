@@ -79,7 +79,7 @@ impl Runner for SqlFiles {
                     .collect();
                 let result = match steps {
                     [Step::Outside(_)] => outside::run(client, work, &files[0][0]).await,
-                    _ => apply(client, release, &Message::new(work, create, &files)).await,
+                    _ => apply(client, &Message::new(work, create, &files)).await,
                 };
                 result.map_err(|error| ApplyError {
                     committed: error.committed.or(committed),
