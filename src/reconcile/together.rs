@@ -32,7 +32,8 @@ pub(super) struct Together<'a> {
     pub(super) tenants: &'a [&'a Tenant],
     /// The digest that all of them have.
     pub(super) before: &'a str,
-    /// What they lack next: a file that runs in a transaction and is not opaque.
+    /// What they lack next: a file that runs in a transaction, is not opaque, and asks about names at its
+    /// beginning at most.
     pub(super) file: &'a Migration,
     /// Commit without waiting for the disk.
     pub(super) asynchronous: bool,
@@ -71,6 +72,7 @@ impl Together<'_> {
 
     fn begin(&self, sql: &mut String, which: &str) {
         let set = |name, value| format!(", pg_catalog.set_config('{name}', '{value}', true)");
+        let names = self.file.pieces()[0].names;
         let mut more = String::new();
         if self.settings.yields_deadlocks {
             more += &set("deadlock_timeout", "10ms");
@@ -84,8 +86,15 @@ impl Together<'_> {
              SELECT pg_catalog.set_config('lock_timeout', '{LOCK_TIMEOUT}', true), \
              pg_catalog.set_config('statement_timeout', '{timeout}ms', true), \
              pg_catalog.set_config('standard_conforming_strings', 'on', true){more}; \
-             SELECT tenantd.guard_all({which});",
+             SELECT tenantd.guard_all({which}, {relations}, {types});",
             timeout = HOLD.as_millis(),
+            relations = text_array(
+                names
+                    .iter()
+                    .flat_map(|it| &it.relations)
+                    .map(String::as_str)
+            ),
+            types = text_array(names.iter().flat_map(|it| &it.types).map(String::as_str)),
         );
         if let Some(role) = &self.settings.role {
             let role = Literal(role);

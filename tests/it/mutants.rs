@@ -125,6 +125,12 @@ const QUICK: &[Mutant] = &[
         "failed: path",
     ),
     mutant(
+        "where a name leads",
+        Off::Sql("inside", "IF FOUND THEN", "IF false THEN"),
+        apply::a_name_that_leads_to_a_shared_object_is_refused_before_it_is_touched,
+        "altered: Ran",
+    ),
+    mutant(
         "what was altered outside",
         Off::Sql(
             "record",
