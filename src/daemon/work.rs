@@ -146,9 +146,9 @@ pub struct Shop {
 }
 
 /// One worker: takes the most urgent tenants, brings them to head, and again until told to stop. `number` counts
-/// the workers from 0. The last one of several leaves the sweep's finds to the others.
+/// the workers from 0. The last one of three or more leaves the sweep's finds to the others.
 pub async fn run(shop: Shop, number: usize, workers: usize, shutdown: CancellationToken) {
-    let serves = match number + 1 == workers && workers > 1 {
+    let serves = match number + 1 == workers && workers > 2 {
         true => Serves::Live,
         false => Serves::Everything,
     };
