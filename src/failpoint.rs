@@ -87,6 +87,20 @@ pub const DETECTORS: &[(&str, &str)] = &[
         "the invalid index of a build that broke",
     ),
     ("pool.client-check", "to the server: that its client died"),
+    (
+        "breaker.count",
+        "a version that fails on one tenant after another",
+    ),
+    ("brake.pull", "trouble that is the server's and no tenant's"),
+    (
+        "lead.expiry",
+        "that who leads has stopped renewing its lease",
+    ),
+    ("primary.standby", "a server that only follows another"),
+    (
+        "primary.timeline",
+        "an old primary that a failover left behind",
+    ),
 ];
 
 #[derive(Debug, Clone, PartialEq)]
