@@ -86,7 +86,7 @@ else
     echo 'S8   open    TLS (S8, S9, S10): tests/it/tls.rs is not there yet'
 fi
 check S11 'test: a password file that others may read is not read' tests --lib pg::conninfo::tests::a_password_file_that_others_may_read_is_ignored_with_a_warning
-check S11 'test: a readable configuration file with a password is warned about' tests security::a_configuration_file_with_a_password_that_everybody_may_read_is_warned_about
+check S11 'test: a readable configuration file with a password is warned about' tests security::privacy::a_configuration_file_with_a_password_that_everybody_may_read_is_warned_about
 check S12 'test: a canary password at trace level, in every wrong place' tests passwords::a_password_is_asked_for_and_never_shown
 check S13 'test: rows of customers are in no log and not in the ledger' tests security::privacy::what_customers_wrote_is_in_no_log_and_not_in_the_ledger
 check S14 'test: loopback by default, a warning otherwise' tests security::network::an_address_that_others_reach_is_warned_about_and_the_default_is_not_one
