@@ -240,6 +240,20 @@ async fn an_older_daemon_beside_a_newer_one_keeps_off_its_head_until_it_is_the_l
     assert_eq!(app.state("3").await, "current 0002");
 }
 
+#[tokio::test]
+pub(crate) async fn a_lease_that_ran_out_goes_to_a_daemon_that_runs() {
+    let app = App::new("ran_out").await;
+    let leader = app.daemon().await;
+    let follower = app.daemon().await;
+    assert!(leads(&leader).await && !leads(&follower).await);
+    leader.signal("STOP");
+    app.run("UPDATE tenantd.lead SET expires_at = now()").await;
+    until("the other to lead", async || {
+        (leads(&follower).await, follower.log())
+    })
+    .await;
+}
+
 /// Makes the ledger take a daemon that cannot write its heartbeats for one that has stopped.
 async fn counts_no_longer(app: &App, daemon: &Daemon) {
     app.run(&format!(
