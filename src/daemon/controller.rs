@@ -23,6 +23,7 @@ use super::{
     http::{self, Endpoints},
     lead::Lead,
     listener::Ears,
+    peers::Peers,
     retry::{self, Said},
     sweeper::{Nudge, Sweeper},
     systemd,
@@ -220,6 +221,7 @@ async fn serve(
             echo,
             poll_interval: config.sweep.poll_interval,
             instance: engine.instance.clone(),
+            peers: Peers::new(engine.instance.clone()),
         }
         .run(),
     );

@@ -70,7 +70,16 @@ impl Default for SharedQueue {
 impl SharedQueue {
     /// See [`Queue::wake`].
     pub fn wake(&self, key: &str, reason: Reason) -> Woken {
-        let woken = self.with(|queue| queue.wake(key, reason, Instant::now()));
+        self.wake_in(Duration::ZERO, key, reason)
+    }
+
+    /// See [`Queue::wake_at`].
+    pub fn wake_in(&self, delay: Duration, key: &str, reason: Reason) -> Woken {
+        let now = Instant::now();
+        let woken = self.with(|queue| match delay {
+            Duration::ZERO => queue.wake(key, reason, now),
+            _ => queue.wake_at(now + delay, key, reason, now),
+        });
         if woken != Woken::Dropped {
             self.changed.tell();
         }
