@@ -33,9 +33,9 @@ pub(crate) async fn run(
     let loaded = engine.reconciler.loaded();
     let (mut ids, mut differ) = (Vec::new(), false);
     for tenant in super::find(&engine, &arguments.tenants).await? {
-        let mut client = engine.reconciler.pool().get().await?;
+        let pool = engine.reconciler.pool();
         let adoption = adopt::examine(
-            &mut client,
+            pool,
             &loaded.release,
             &tenant,
             arguments.version.as_deref(),
@@ -64,6 +64,7 @@ pub(crate) async fn run(
             out!("{} would be adopted at {version}", tenant.schema);
             continue;
         }
+        let mut client = pool.get().await?;
         adopt::record(&mut client, &tenant, adoption.files, &engine.instance).await?;
         eprintln!("schema {} is adopted at {version}", tenant.schema);
         ids.push(tenant.id);

@@ -68,8 +68,8 @@ async fn verify(engine: &Engine, tenants: Vec<Tenant>) -> Result<Vec<Line>> {
     let bar = &Progress::new(tenants.len());
     let lines: Vec<Result<Line>> = stream::iter(tenants)
         .map(|tenant| async move {
-            let mut connection = engine.reconciler.pool().get().await?;
-            let difference = verifier.verify(&mut connection, &tenant).await?;
+            let pool = engine.reconciler.pool();
+            let difference = verifier.verify(pool, &tenant).await?;
             bar.done(1);
             let drifted = difference.as_ref().map(|it| !it.is_empty());
             let difference = difference.unwrap_or_default();

@@ -317,10 +317,9 @@ impl Sweeper {
                     })
                     .await?;
                 for tenant in tenants {
-                    let what = format!("verify schema {}", tenant.schema);
-                    let found = self
-                        .ask(&what, async |c| verifier.verify(c, &tenant).await)
-                        .await?;
+                    let found = verifier.verify(self.reconciler.pool(), &tenant).await;
+                    self.health.ticked(Loop::Sweeper);
+                    let found = found?;
                     if let Some(difference) = found.filter(|it| !it.is_empty()) {
                         debug!(
                             tenant.schema = tenant.schema,

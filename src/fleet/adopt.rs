@@ -12,6 +12,7 @@ use crate::{
     config,
     error::{During, Error, Result},
     migrations::Migration,
+    pg::Pool,
 };
 
 /// What adopting a tenant would record, after comparing its catalog.
@@ -29,7 +30,7 @@ pub struct Adoption<'a> {
 /// # Errors
 /// When the tenant is in no state to adopt, or the version is not in the set.
 pub async fn examine<'a>(
-    client: &mut Client,
+    pool: &Pool,
     release: &'a Release,
     tenant: &Tenant,
     version: Option<&str>,
@@ -70,8 +71,9 @@ pub async fn examine<'a>(
     };
     let files = &set.files()[..file.ordinal];
     let path = &migrations.search_path;
-    let fresh = Fingerprint::fresh(client, files, migrations.role.as_deref(), path).await?;
-    let found = Fingerprint::of(client, &tenant.schema, namespace, path).await?;
+    let fresh = Fingerprint::built(pool, files, migrations).await?;
+    let mut client = pool.get().await?;
+    let found = Fingerprint::of(&mut client, &tenant.schema, namespace, path).await?;
     let difference = found.difference(&fresh);
     Ok(Adoption { files, difference })
 }

@@ -1,4 +1,4 @@
-//! The fingerprint: what a schema's catalog says it is, and how that differs from a fresh build.
+//! The fingerprint: what a schema's catalog says it is, and how that differs from another's.
 
 use std::collections::BTreeSet;
 
@@ -6,14 +6,10 @@ use tokio_postgres::{Client, GenericClient, types::Type};
 
 use crate::{
     error::{During, Result},
-    migrations::{Migration, Plan, Step},
-    pg::ident::{self, Ident},
+    pg::ident,
 };
 
-const BUILD: &str = "build a fresh schema to compare with";
 const READ: &str = "read the catalog of a schema";
-/// What a fresh schema is called while it is there; followed by the time and something random.
-const SCRATCH: &str = "tenantd_scratch_";
 
 /// What a schema is, a line an object.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -71,44 +67,6 @@ impl Fingerprint {
         Ok(found)
     }
 
-    /// Of a fresh build of these files. It is built in a transaction that is rolled back: nothing of it is
-    /// ever seen by others. Only a set that needs commits in between, for the values of an enum, is built
-    /// in a schema that is there for the moment, and dropped.
-    ///
-    /// # Errors
-    /// When the files do not apply to an empty schema, or the database does not answer.
-    pub async fn fresh(
-        client: &mut Client,
-        files: &[Migration],
-        role: Option<&str>,
-        search_path: &[String],
-    ) -> Result<Self> {
-        sweep_scratch(client).await?;
-        let scratch = format!("{SCRATCH}{}_{}", now(), uuid::Uuid::new_v4().simple());
-        let scratch = &scratch[..scratch.len().min(63)];
-        let build = Build {
-            scratch,
-            role,
-            search_path,
-        };
-        let plan = Plan::new(false, false, 0, files);
-        if let [Step::Transaction(_)] = plan.steps.as_slice() {
-            let transaction = client.transaction().await.during(BUILD)?;
-            let create = format!("CREATE SCHEMA {};", Ident(scratch));
-            transaction
-                .batch_execute(&(create + &build.text(&texts(files))))
-                .await
-                .during(BUILD)?;
-            let fresh = build.read(&transaction).await?;
-            transaction.rollback().await.during(BUILD)?;
-            return Ok(fresh);
-        }
-        let fresh = build.committed(client, &plan, files).await;
-        let drop = format!("DROP SCHEMA IF EXISTS {} CASCADE", Ident(scratch));
-        client.batch_execute(&drop).await.during(BUILD)?;
-        fresh
-    }
-
     /// What this schema and a fresh one do not share.
     pub fn difference(&self, fresh: &Self) -> Difference {
         Difference {
@@ -118,84 +76,8 @@ impl Fingerprint {
     }
 }
 
-/// A fresh schema while it is there.
-struct Build<'a> {
-    scratch: &'a str,
-    role: Option<&'a str>,
-    search_path: &'a [String],
-}
-
-impl Build<'_> {
-    /// These texts, run in the schema and as the role. Settings end with the transaction.
-    fn text(&self, texts: &[&str]) -> String {
-        let name = Ident(self.scratch);
-        let mut sql = format!(
-            "SET LOCAL lock_timeout = '1s'; SET LOCAL search_path = {};",
-            ident::search_path(self.scratch, self.search_path)
-        );
-        if let Some(role) = self.role {
-            let role = Ident(role);
-            sql.push_str(&format!(
-                "GRANT ALL ON SCHEMA {name} TO {role}; SET LOCAL ROLE {role};"
-            ));
-        }
-        for text in texts {
-            sql.push_str(text);
-            sql.push_str("\n;\n");
-        }
-        sql.push_str("RESET ROLE;");
-        sql
-    }
-
-    async fn committed(
-        &self,
-        client: &mut Client,
-        plan: &Plan,
-        files: &[Migration],
-    ) -> Result<Fingerprint> {
-        let create = format!("CREATE SCHEMA {}", Ident(self.scratch));
-        client.batch_execute(&create).await.during(BUILD)?;
-        for step in &plan.steps {
-            let files = step.files(files);
-            let parts: Vec<Vec<&str>> = match step {
-                Step::Transaction(_) => vec![texts(files)],
-                Step::Outside(_) => {
-                    let file = &files[0];
-                    let text = |it: &crate::migrations::check::Statement| {
-                        vec![&file.sql[it.offset..it.end]]
-                    };
-                    file.statements.iter().map(text).collect()
-                }
-            };
-            for part in parts {
-                let transaction = client.transaction().await.during(BUILD)?;
-                let sql = self.text(&part);
-                transaction.batch_execute(&sql).await.during(BUILD)?;
-                transaction.commit().await.during(BUILD)?;
-            }
-        }
-        let transaction = client.transaction().await.during(BUILD)?;
-        self.read(&transaction).await
-    }
-
-    async fn read(&self, client: &impl GenericClient) -> Result<Fingerprint> {
-        let rows = client
-            .query_typed(
-                "SELECT oid FROM pg_catalog.pg_namespace WHERE nspname = $1::text::name",
-                &[(&self.scratch, Type::TEXT)],
-            )
-            .await
-            .during(BUILD)?;
-        read(client, self.scratch, rows[0].get(0), self.search_path).await
-    }
-}
-
-fn texts(files: &[Migration]) -> Vec<&str> {
-    files.iter().map(|file| file.in_transaction().0).collect()
-}
-
 /// The lines of one schema, inside a transaction.
-async fn read(
+pub(super) async fn read(
     client: &impl GenericClient,
     schema: &str,
     namespace: u32,
@@ -211,32 +93,4 @@ async fn read(
         .await
         .during(READ)?;
     Ok(Fingerprint(rows.iter().map(|row| row.get(0)).collect()))
-}
-
-/// Seconds since the epoch.
-fn now() -> u64 {
-    std::time::SystemTime::now()
-        .duration_since(std::time::UNIX_EPOCH)
-        .unwrap_or_default()
-        .as_secs()
-}
-
-/// Drops what a process that was killed left behind more than an hour ago.
-async fn sweep_scratch(client: &Client) -> Result<()> {
-    let rows = client
-        .query_typed(
-            "SELECT nspname::text FROM pg_catalog.pg_namespace
-             WHERE nspname ~ $1 AND pg_catalog.substring(nspname, '[0-9]+')::bigint < $2::bigint - 3600",
-            &[
-                (&format!("^{SCRATCH}[0-9]{{10}}_[0-9a-f]+$"), Type::TEXT),
-                (&i64::try_from(now()).unwrap_or(i64::MAX), Type::INT8),
-            ],
-        )
-        .await
-        .during(BUILD)?;
-    for row in rows {
-        let drop = format!("DROP SCHEMA IF EXISTS {} CASCADE", Ident(row.get(0)));
-        client.batch_execute(&drop).await.during(BUILD)?;
-    }
-    Ok(())
 }

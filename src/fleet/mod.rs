@@ -5,6 +5,7 @@ pub mod breaker;
 pub mod census;
 pub mod control;
 pub mod fingerprint;
+mod fresh;
 pub mod gaps;
 pub mod instances;
 pub mod ledger;

@@ -1,6 +1,6 @@
 //! Verification: whether a schema's catalog is what its files build. It finds what somebody changed by hand.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use tokio::sync::Mutex;
 use tokio_postgres::{Client, types::Type};
@@ -13,8 +13,11 @@ use super::{
 use crate::{
     config::Migrations,
     error::{During, Result},
-    pg::Connection,
+    pg::{Connection, Pool},
 };
+
+/// For reading one schema and writing down what differs.
+const LIMIT: Duration = Duration::from_secs(30);
 
 /// Compares tenants with fresh schemas, each of which is built once.
 pub struct Verifier {
@@ -39,35 +42,31 @@ impl Verifier {
     ///
     /// # Errors
     /// When the files do not apply to an empty schema, or the database does not answer.
-    pub async fn verify(
-        &self,
-        connection: &mut Connection,
-        tenant: &Tenant,
-    ) -> Result<Option<Difference>> {
+    pub async fn verify(&self, pool: &Pool, tenant: &Tenant) -> Result<Option<Difference>> {
         let reached = tenant.ordinal.filter(|&ordinal| ordinal > 0);
         let (Some(ordinal), Some(namespace)) = (reached, tenant.namespace) else {
             return Ok(None);
         };
-        let fresh = self.fresh(connection, ordinal).await?;
+        let fresh = self.fresh(pool, ordinal).await?;
         let path = &self.migrations.search_path;
-        let found = Fingerprint::of(connection, &tenant.schema, namespace, path).await?;
-        let difference = found.difference(&fresh);
-        self.record(connection, tenant, ordinal, &difference)
-            .await?;
-        Ok(Some(difference))
+        let compare = async |connection: &mut Connection| {
+            let found = Fingerprint::of(connection, &tenant.schema, namespace, path).await?;
+            let difference = found.difference(&fresh);
+            self.record(connection, tenant, ordinal, &difference)
+                .await?;
+            Ok(Some(difference))
+        };
+        let what = format!("verify schema {}", tenant.schema);
+        pool.ask(&what, LIMIT, compare).await
     }
 
-    async fn fresh(&self, connection: &mut Connection, ordinal: usize) -> Result<Arc<Fingerprint>> {
+    async fn fresh(&self, pool: &Pool, ordinal: usize) -> Result<Arc<Fingerprint>> {
         let mut built = self.fresh.lock().await;
         if let Some(fresh) = built.get(&ordinal) {
             return Ok(Arc::clone(fresh));
         }
         let files = &self.release.set.files()[..ordinal];
-        let Migrations {
-            role, search_path, ..
-        } = &self.migrations;
-        let fresh = Fingerprint::fresh(connection, files, role.as_deref(), search_path).await?;
-        let fresh = Arc::new(fresh);
+        let fresh = Arc::new(Fingerprint::built(pool, files, &self.migrations).await?);
         built.insert(ordinal, Arc::clone(&fresh));
         Ok(fresh)
     }

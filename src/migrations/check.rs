@@ -203,9 +203,8 @@ fn inspect(text: &str) -> Parsed {
     let uses_new_value = enums::use_of_new_value(nodes());
     let refuses = statements.iter().any(|(_, it)| it.alone.is_some());
     let outside = (uses_new_value.is_some() || refuses).then(|| Outside {
-        plain: uses_new_value
-            .is_none()
-            .then(|| outside::plain(text, &statements)),
+        plain: outside::plain(text, &statements),
+        commits: uses_new_value.is_some(),
     });
     if outside.is_some() {
         findings.extend(nodes().filter(|it| calls::is_opaque(it)).map(|it| {

@@ -119,10 +119,11 @@ impl Migration {
             ));
         }
         let asked = markers.no_transaction.then(|| Outside {
-            plain: Some(Plain {
+            plain: Plain {
                 sql: sql.clone(),
                 statements: parsed.statements.clone(),
-            }),
+            },
+            commits: false,
         });
         Some(Self {
             ordinal: 0,
@@ -141,17 +142,18 @@ impl Migration {
         })
     }
 
-    /// Text and statements for a transaction that holds all of the file.
+    /// Text and statements for a schema that nobody uses yet: one transaction may hold all of it, unless it
+    /// [needs commits](Self::needs_commits).
     pub fn in_transaction(&self) -> (&str, &[Statement]) {
-        match self.outside.as_ref().and_then(|it| it.plain.as_ref()) {
-            Some(plain) => (&plain.sql, &plain.statements),
+        match &self.outside {
+            Some(Outside { plain, .. }) => (&plain.sql, &plain.statements),
             None => (&self.sql, &self.statements),
         }
     }
 
     /// Whether it takes several transactions, also where nobody uses the schema.
     pub fn needs_commits(&self) -> bool {
-        self.outside.as_ref().is_some_and(|it| it.plain.is_none())
+        self.outside.as_ref().is_some_and(|it| it.commits)
     }
 }
 

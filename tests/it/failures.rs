@@ -168,37 +168,36 @@ async fn what_an_administrator_cancels_is_tried_again() {
 
 #[tokio::test]
 async fn what_fails_on_many_tenants_alike_is_told_once_and_then_counted() {
-    let app = App::current("alike", 1).await;
-    app.run("INSERT INTO public.tenants (id) SELECT generate_series(2, 64)")
-        .await;
-    app.tenantd(&["migrate", "--all"]).ok();
+    let app = App::current("alike", 64).await;
     app.migration(
         "0003_conflict.sql",
         "DO $$ BEGIN RAISE 'tuple concurrently updated' USING ERRCODE = 'XX000'; END $$;",
     );
+    // No window passes without a failure: that would be a new beginning.
+    app.configure("[retry]\ninitial = \"1s\"\nmax = \"1s\"");
     let daemon = app.daemon().await;
-    let waits = "SELECT count(*) FROM tenantd.tenant WHERE state = 'failed' AND attempts >= 3";
-    app.answers(waits, "64").await;
     let warned = || {
         let log = daemon.log();
-        let lines = log
-            .lines()
-            .filter(|line| line.contains(" WARN ") && line.contains("XX000"));
-        lines.map(ToOwned::to_owned).collect::<Vec<_>>()
+        let about = |line: &&str| line.contains(" WARN ") && line.contains("XX000");
+        let lines: Vec<_> = log.lines().filter(about).map(ToOwned::to_owned).collect();
+        lines
     };
     until("the others to be counted", async || {
         (warned().len() > 1, daemon.log())
     })
     .await;
     let warned = warned();
-    assert_eq!(warned.len(), 2, "{warned:#?}");
+    let (first, others) = warned.split_first().unwrap();
     assert!(
-        warned[0].contains("apply 0003 to schema tenant_"),
+        first.contains("apply 0003 to schema tenant_"),
         "{warned:#?}"
     );
-    assert!(
-        warned[1].contains("more failures like it within 10s"),
-        "{warned:#?}"
-    );
-    assert!(daemon.log().matches("failed: apply 0003").count() >= 3 * 64);
+    for other in others {
+        assert!(
+            other.contains("more failures like it within 10s"),
+            "{warned:#?}"
+        );
+    }
+    let each = daemon.log().matches("failed: apply 0003").count();
+    assert!(each > 20, "{each} failures have a line of their own");
 }

@@ -14,7 +14,7 @@ async fn planned(hint: &str) -> (App, Daemon) {
         "0003_count.sql",
         "DO $$ BEGIN PERFORM nextval('public.ran'); END $$;",
     );
-    let daemon = app.start_at("reconcile.planned=sleep:1s@1");
+    let daemon = app.start_at("reconcile.planned=sleep:2500ms@1");
     until("it to have planned", async || {
         let log = daemon.log();
         (log.contains("sleeps at reconcile.planned"), log)

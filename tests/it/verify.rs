@@ -151,7 +151,7 @@ async fn a_set_that_needs_commits_is_verified_too_and_leaves_no_schema_behind() 
     );
     app.migration(
         "0004_sad.sql",
-        "ALTER TYPE mood ADD VALUE 'sad'; INSERT INTO feelings VALUES ('sad');",
+        "ALTER TYPE mood ADD VALUE 'sad'; INSERT INTO feelings VALUES ('sad'); CREATE INDEX CONCURRENTLY felt ON feelings (m);",
     );
     app.tenant(1).await;
     app.tenantd(&["migrate", "--all"]).ok();
@@ -161,4 +161,60 @@ async fn a_set_that_needs_commits_is_verified_too_and_leaves_no_schema_behind() 
     app.tenantd(&["verify", "1"]).ok();
     let left = "SELECT count(*) FROM pg_namespace WHERE nspname LIKE 'tenantd\\_scratch%'";
     assert_eq!(app.ask(left).await, "0");
+}
+
+#[tokio::test]
+async fn what_a_file_wrote_elsewhere_is_not_written_again_for_a_comparison() {
+    let app = App::new("verify").await;
+    app.run("CREATE TABLE public.ran (schema text)").await;
+    app.migration(
+        "0003_ran.sql",
+        "INSERT INTO ran VALUES (current_schema()); DO $$ BEGIN INSERT INTO public.ran VALUES (current_schema()); END $$;",
+    );
+    app.tenant(1).await;
+    app.tenantd(&["migrate", "--all"]).ok();
+    let ran = "SELECT count(*) FROM public.ran";
+    app.tenantd(&["verify", "1"]).ok();
+    assert_eq!(app.ask(ran).await, "2", "it is rolled back");
+    app.migration(
+        "0004_mood.sql",
+        "CREATE TYPE mood AS ENUM ('ok'); ALTER TYPE mood ADD VALUE 'sad'; CREATE TABLE feelings (m mood DEFAULT 'sad');",
+    );
+    app.tenantd(&["migrate", "--all"]).ok();
+    let verified = app.tenantd(&["verify", "1"]);
+    assert_eq!(verified.code, 1, "{verified:?}");
+    assert!(
+        verified.stderr.contains("writes to public.ran"),
+        "{verified:?}"
+    );
+    assert_eq!(app.ask(ran).await, "2");
+    let left = "SELECT count(*) FROM pg_namespace WHERE nspname LIKE 'tenantd\\_scratch%'";
+    assert_eq!(app.ask(left).await, "0");
+}
+
+#[tokio::test]
+async fn what_the_files_leave_in_the_session_of_a_comparison_ends_with_it() {
+    let app = App::new("verify").await;
+    app.migration(
+        "0003_lock.sql",
+        "DO $$ BEGIN EXECUTE 'SELECT pg_advisory_lock(4711)'; END $$;",
+    );
+    app.tenant(1).await;
+    app.tenantd(&["migrate", "--all"]).ok();
+    app.configure_in("sweep", "verify_share = 1.0");
+    let daemon = app.daemon().await;
+    until("the tenant to be verified", async || {
+        let verified = app.ask("SELECT count(*) FROM tenantd.verified").await;
+        (verified == "1", daemon.log())
+    })
+    .await;
+    app.run("UPDATE tenantd.verified SET verified_at = 'epoch'")
+        .await;
+    app.answers(
+        "SELECT count(*) FROM tenantd.verified v WHERE v.verified_at > 'epoch' AND NOT EXISTS (
+             SELECT FROM pg_locks l JOIN pg_database d ON d.oid = l.database
+             WHERE l.locktype = 'advisory' AND l.objid = 4711 AND d.datname = current_database())",
+        "1",
+    )
+    .await;
 }

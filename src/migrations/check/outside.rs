@@ -21,9 +21,10 @@ pub enum Alone {
 /// What else is known of a file that runs outside a transaction.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Outside {
-    /// What comes to the same in one transaction, for a schema that nobody uses yet. `None`: the file
-    /// uses an enum value that it adds, which takes a commit in between.
-    pub plain: Option<Plain>,
+    /// What comes to the same in a schema that nobody uses yet.
+    pub plain: Plain,
+    /// That takes several transactions too: the file uses an enum value that it adds.
+    pub commits: bool,
 }
 
 /// A file's text with what refuses a transaction blanked out: every place in it stays where it was.
