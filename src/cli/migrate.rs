@@ -12,7 +12,7 @@ use serde::Serialize;
 use tenantd::{
     Config, Error, Result,
     daemon::Engine,
-    fleet::{Group, State, Tenant, Which, ledger, requests},
+    fleet::{Depth, Group, State, Tenant, Which, census::LOOKED_AT, ledger, requests},
     metrics::ReconcileOutcome,
     reconcile::{Outcome, Reason, Taken, batch::BATCH, pace::Pace, queue::Key},
 };
@@ -26,9 +26,6 @@ use super::{
 
 /// How long a tenant that another process works on is waited for.
 const BUSY: Duration = Duration::from_secs(60);
-
-/// Ids read at a time.
-const HEADS: u32 = 4000;
 
 /// A wait that is worth a command's while.
 const SHORTLY: Duration = Duration::from_millis(250);
@@ -228,13 +225,15 @@ async fn patiently(engine: &Engine, id: &str, reason: Reason, all: bool) -> Resu
 async fn migrate_all(engine: &Engine) -> Result<Vec<Line>> {
     let client = engine.reconciler.pool().get().await?;
     let loaded = engine.reconciler.loaded();
-    let mut ids: Vec<String> = Vec::new();
+    let (mut ids, mut after) = (Vec::new(), None);
     loop {
-        let after = ids.last().map_or("", String::as_str);
-        let more = loaded.census.behind(&client, after, HEADS).await?;
-        let last = more.len() < HEADS as usize;
-        ids.extend(more);
-        if last {
+        let census = &loaded.census;
+        let glance = census
+            .glance(&client, Depth::Heads, after.as_deref(), LOOKED_AT)
+            .await?;
+        ids.extend(glance.doubtful);
+        after = glance.next;
+        if after.is_none() {
             break;
         }
     }

@@ -2,21 +2,31 @@
 
 use std::sync::{Arc, Mutex};
 
+use tokio::time::Instant;
 use tokio_postgres::Client;
 use tracing::warn;
 
 use crate::{
     config::Config,
     error::Result,
-    fleet::{Release, gaps, triggers},
+    fleet::{
+        Release,
+        gaps::{self, Unrecorded},
+        triggers,
+    },
     metrics::Metrics,
 };
+
+/// The look at every row of `tenantd.applied` takes at most one part in so many of the time.
+const SELDOM: u32 = 100;
 
 /// Says what is found, once until it changes.
 pub struct Findings {
     config: Config,
     metrics: Arc<Metrics>,
     said: Mutex<Vec<String>>,
+    /// What the rows told, and when they are looked at again.
+    rows: tokio::sync::Mutex<Option<(Unrecorded, Instant)>>,
 }
 
 impl Findings {
@@ -26,7 +36,22 @@ impl Findings {
             config,
             metrics,
             said: Mutex::default(),
+            rows: tokio::sync::Mutex::default(),
         }
+    }
+
+    /// Seldom where it takes long: it reads a row for each file of each tenant.
+    async fn unrecorded(&self, client: &Client, release: &Release) -> Result<Unrecorded> {
+        let mut rows = self.rows.lock().await;
+        if let Some((told, until)) = &*rows
+            && Instant::now() < *until
+        {
+            return Ok(told.clone());
+        }
+        let start = Instant::now();
+        let told = gaps::unrecorded(client, release).await?;
+        *rows = Some((told.clone(), Instant::now() + start.elapsed() * SELDOM));
+        Ok(told)
     }
 
     /// Looks at the triggers, and whether the ledger has a row for each file that tenants have.
@@ -38,7 +63,7 @@ impl Findings {
         self.metrics
             .trigger_missing
             .set(i64::try_from(found.len()).unwrap_or(i64::MAX));
-        let unrecorded = gaps::unrecorded(client, release).await?;
+        let unrecorded = self.unrecorded(client, release).await?;
         self.metrics.tenants_unrecorded.set(unrecorded.tenants);
         found.extend(unrecorded.sentence());
         let said = {

@@ -1,8 +1,9 @@
 //! The periodic scan: whatever no event told of, found by asking for it.
 //!
-//! A head check asks registry and ledger only, a full sweep looks into every schema and sets the gauges.
-//! Both hand what they find to the queue in pages, so memory does not grow with the fleet; when the queue
-//! is full the rest waits for the next round, which starts as soon as there is room.
+//! A head check asks registry and ledger only, a full sweep looks into every schema and sets the gauges. Both ask
+//! for those in doubt, window by window, and judge these alone. What they find goes to the queue in pages, so memory
+//! does not grow with the fleet; when the queue is full the rest waits for the next round, which starts as soon as
+//! there is room.
 //!
 //! Of several daemons one leads and does this by the clock. The others do it after a new connection, on a
 //! signal, and for a request that they took.
@@ -32,7 +33,9 @@ use crate::{
     config,
     error::Result,
     failpoint,
-    fleet::{Counts, Group, State, Tenant, Verifier, Which, ledger, requests, verify},
+    fleet::{
+        Counts, Depth, Group, State, Tenant, Verifier, census::LOOKED_AT, ledger, requests, verify,
+    },
     metrics::{Metrics, SweepKind},
     pg::Connection,
     reconcile::{
@@ -44,8 +47,6 @@ use crate::{
 
 /// Tenants written down in one statement.
 const PAGE: usize = 500;
-/// Ids that one head check returns.
-const HEADS: u32 = 4000;
 const RETRY: Duration = Duration::from_secs(1);
 /// For one question. A fleet of a hundred thousand is counted in seconds; the watchdog waits longer.
 const LIMIT: Duration = Duration::from_secs(60);
@@ -188,10 +189,7 @@ impl Sweeper {
         let start = Instant::now();
         failpoint::pass("sweep.begins").await?;
         let loaded = self.reconciler.loaded();
-        let found = match kind {
-            SweepKind::Head => self.check_heads(&loaded).await?,
-            SweepKind::Full => self.look_into_all(&loaded).await?,
-        };
+        let found = self.look(&loaded, kind).await?;
         if kind == SweepKind::Full
             && let Err(error) = self.verify_some(&loaded).await
         {
@@ -220,55 +218,50 @@ impl Sweeper {
         Ok(found.dropped)
     }
 
-    /// The head check, in pages.
-    async fn check_heads(&self, loaded: &Loaded) -> Result<Found> {
-        let (mut found, mut after) = (Found::default(), String::new());
+    /// Looks at the whole fleet from afar, window by window, and at those in doubt more closely. A head check ends
+    /// with a full queue; a full sweep goes on, because it counts.
+    async fn look(&self, loaded: &Loaded, kind: SweepKind) -> Result<Found> {
+        let depth = match kind {
+            SweepKind::Head => Depth::Heads,
+            SweepKind::Full => Depth::Tables,
+        };
+        let (mut found, mut counts, mut after) = (Found::default(), Counts::new(), None);
         loop {
-            let ids = self
-                .ask("check the fleet's heads", async |c| {
-                    loaded.census.behind(c, &after, HEADS).await
+            let glance = self
+                .ask("look at the fleet", async |c| {
+                    let after = after.as_deref();
+                    loaded.census.glance(c, depth, after, LOOKED_AT).await
                 })
                 .await?;
+            counts.add_current(glance.plain);
             // For each page anew: what watches the applies shares this connection.
-            for ids in ids.chunks(PAGE) {
+            for ids in glance.doubtful.chunks(PAGE) {
                 let ids: Vec<_> = ids.iter().map(String::as_str).collect();
                 let tenants = self
                     .ask("look at a page of tenants", async |c| {
                         loaded.census.tenants(c, &ids).await
                     })
-                    .await?;
-                self.take(&tenants.unwrap_or_default(), &mut found).await?;
-                if found.dropped {
+                    .await?
+                    .unwrap_or_default();
+                tenants.iter().for_each(|tenant| counts.add_tenant(tenant));
+                self.take(&tenants, &mut found).await?;
+                if found.dropped && kind == SweepKind::Head {
                     return Ok(found);
                 }
             }
-            match ids.last() {
-                Some(last) if ids.len() == HEADS as usize => after.clone_from(last),
-                _ => return Ok(found),
-            }
-        }
-    }
-
-    /// Looks into every schema, window by window, and tells the numbers.
-    async fn look_into_all(&self, loaded: &Loaded) -> Result<Found> {
-        let (mut found, mut counts, mut after) = (Found::default(), Counts::new(), None);
-        loop {
-            let window = self
-                .ask("look into the schemas of the fleet", async |c| {
-                    let after = after.as_deref();
-                    loaded.census.window(c, Which::Doubtful, after).await
-                })
-                .await?;
-            counts += window.counts;
-            for tenants in window.tenants.chunks(PAGE) {
-                self.take(tenants, &mut found).await?;
-            }
-            after = window.next;
+            after = glance.next;
             if after.is_none() {
                 break;
             }
         }
-        self.tell(&counts);
+        if kind == SweepKind::Full {
+            self.tell(&counts);
+            self.note_orphans(loaded).await?;
+        }
+        Ok(found)
+    }
+
+    async fn note_orphans(&self, loaded: &Loaded) -> Result<()> {
         let ids = loaded.census.registry().ids();
         let orphans = self
             .ask("look for orphan schemas", async |c| {
@@ -281,7 +274,7 @@ impl Sweeper {
                 "{orphans} tenants left the registry; their schemas stay"
             );
         }
-        Ok(found)
+        Ok(())
     }
 
     /// Writes down what was seen, and hands to the workers what they may do.

@@ -24,7 +24,17 @@ const LOST: &str = "WHEN NOT has_tables THEN 'lost'";
 const WINDOW: &str = include_str!("window.sql");
 /// Rows of the registry that one statement judges: a long one would hold back vacuum and concurrent index builds.
 const WINDOW_SIZE: u32 = 5000;
-const HEAD_CHECK: &str = include_str!("head_check.sql");
+const DOUBTFUL: &str = include_str!("doubtful.sql");
+/// Rows of the registry that one such statement should look at, which does less with each.
+pub const LOOKED_AT: u32 = 20_000;
+/// What the full sweep asks beside: that the schema has tables (as in `census.sql`) and the stamp the ledger expects.
+const TABLES: &str = "
+           AND coalesce(pg_catalog.right(s.description, 32) = t.digest, true)
+           AND (SELECT true FROM pg_catalog.pg_depend d JOIN pg_catalog.pg_class c ON c.oid = d.objid
+                WHERE d.refclassid = 'pg_catalog.pg_namespace'::pg_catalog.regclass AND d.refobjid = n.oid
+                  AND d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass AND c.relkind IN ('r', 'p') LIMIT 1)";
+const STAMPS: &str = "LEFT JOIN pg_catalog.pg_description s
+       ON s.classoid = 'pg_catalog.pg_namespace'::pg_catalog.regclass AND s.objoid = n.oid AND s.objsubid = 0";
 
 /// Columns of one tenant; times as seconds, so that only the database's clock is ever compared.
 const TENANT: &str = "
@@ -39,9 +49,6 @@ SELECT tenant_id, name, schema, namespace, has_tables, state, ordinal, version, 
           AND pg_catalog.array_position($2, b.digest) <= pg_catalog.array_position($2, $1)
         ORDER BY pg_catalog.array_position($2, b.digest) LIMIT 1) AS stopped
 FROM judged ";
-
-const DOUBTFUL: &str = "state <> 'current' OR known_state IS DISTINCT FROM state OR known_schema IS DISTINCT FROM schema
-    OR known_name IS DISTINCT FROM name OR known_namespace IS DISTINCT FROM namespace";
 
 /// The set and how far of it is released to the fleet.
 #[derive(Debug, Clone)]
@@ -98,6 +105,17 @@ impl Counts {
         }
     }
 
+    /// Adds tenants that are plainly current.
+    pub fn add_current(&mut self, tenants: i64) {
+        self.add(State::Current, [tenants; 3]);
+    }
+
+    /// Adds one that was looked into.
+    pub fn add_tenant(&mut self, tenant: &Tenant) {
+        let (exists, filled) = (tenant.namespace.is_some(), tenant.has_tables);
+        self.add(tenant.state, [1, exists.into(), filled.into()]);
+    }
+
     /// Adds those of some tenants in one state: how many, how many have a schema, how many have tables.
     fn add(&mut self, state: State, [tenants, existing, filled]: [i64; 3]) {
         self.tenants += tenants;
@@ -127,8 +145,26 @@ pub enum Which<'a> {
     All,
     /// Those in one of these states.
     In(&'a [State]),
-    /// Those that may need something, or of whom the ledger says something else.
-    Doubtful,
+}
+
+/// How closely the fleet is looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Depth {
+    /// Registry, ledger and the names of schemas.
+    Heads,
+    /// Whether there are tables in them too, and their stamps.
+    Tables,
+}
+
+/// Consecutive tenants of the fleet, looked at from afar.
+#[derive(Debug)]
+pub struct Glance {
+    /// The ids of those that may need something, or of whom the ledger says something else.
+    pub doubtful: Vec<String>,
+    /// How many others there are: they are current.
+    pub plain: i64,
+    /// The id after which the next window begins; `None`: this was the last.
+    pub next: Option<String>,
 }
 
 /// Consecutive tenants of the fleet, each looked into.
@@ -224,18 +260,47 @@ impl Census {
             .collect())
     }
 
-    /// The head check: ids of tenants that may need something by registry and ledger alone, those after this one
-    /// as text; at most so many.
+    /// Who may need something, of the next so many tenants after this id. The census then says what.
     ///
     /// # Errors
     /// When the database does not answer.
-    pub async fn behind(&self, client: &Client, after: &str, limit: u32) -> Result<Vec<String>> {
-        let sql = self.registry.render(HEAD_CHECK, Scope::All) + &format!("LIMIT {limit}");
+    pub async fn glance(
+        &self,
+        client: &Client,
+        depth: Depth,
+        after: Option<&str>,
+        size: u32,
+    ) -> Result<Glance> {
+        let (tables, stamps) = match depth {
+            Depth::Heads => ("", ""),
+            Depth::Tables => (TABLES, STAMPS),
+        };
+        let sql = DOUBTFUL
+            .replace("{tables}", tables)
+            .replace("{stamps}", stamps)
+            .replace("{size}", &size.to_string())
+            .replace("{after}", &self.registry.after("$2"));
         let rows = client
-            .query_typed(&sql, &[(&self.head, Type::TEXT), (&after, Type::TEXT)])
+            .query_typed(
+                &self.registry.render(&sql, Scope::All),
+                &[
+                    (&self.head, Type::TEXT),
+                    (&after.as_slice(), Type::TEXT_ARRAY),
+                ],
+            )
             .await
-            .during("check the fleet's heads")?;
-        Ok(rows.iter().map(|row| row.get(0)).collect())
+            .during(match depth {
+                Depth::Heads => "check the fleet's heads",
+                Depth::Tables => "look into the schemas of the fleet",
+            })?;
+        let doubtful: Option<Vec<String>> = rows[0].get("ids");
+        let doubtful = doubtful.unwrap_or_default();
+        let count = i64::try_from(doubtful.len()).unwrap_or(i64::MAX);
+        Ok(Glance {
+            plain: rows[0].get::<_, i64>("seen") - count,
+            next: rows[0].get("last"),
+            doubtful,
+        })
     }
 
     /// The full look: the tenants after this id, each looked into.
@@ -254,7 +319,6 @@ impl Census {
                 let names: Vec<_> = states.iter().map(|state| format!("'{state}'")).collect();
                 format!("state IN ({})", names.join(", "))
             }
-            Which::Doubtful => DOUBTFUL.to_owned(),
         };
         let tail = WINDOW
             .replace("{tenants}", TENANT)

@@ -64,6 +64,11 @@ const MIGRATIONS: &[(i32, &str, &str)] = &[
         "together",
         include_str!("../../migrations/control/0011_together.sql"),
     ),
+    (
+        14,
+        "lags",
+        include_str!("../../migrations/control/0014_lags.sql"),
+    ),
 ];
 
 /// Version of the control schema that this program works with.

@@ -21,7 +21,7 @@ pub mod trust;
 mod turn;
 pub mod verify;
 
-pub use census::{Census, Counts, Release, Which};
+pub use census::{Census, Counts, Depth, Release, Which};
 pub use registry::Registry;
 pub use state::{Group, State};
 pub use tenant::Tenant;

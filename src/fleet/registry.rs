@@ -71,10 +71,7 @@ impl Registry {
                 column(schema, "schema_column")?;
                 format!("r.{}::text", Ident(schema))
             }
-            None => format!(
-                "pg_catalog.replace({}, '{{id}}', pg_catalog.replace(r.{id}::text, '-', '_'))",
-                Literal(&config.schema_template)
-            ),
+            None => from_template(&config.schema_template, &id),
         };
         let filter = config.filter.clone().unwrap_or_else(|| "true".to_owned());
         let registry = Self {
@@ -120,6 +117,15 @@ impl Registry {
         )
     }
 
+    /// A condition: the id is greater than the one in this parameter, an array that may be empty. By the column
+    /// itself, so that its index gives the rows in order.
+    pub(super) fn after(&self, parameter: &str) -> String {
+        let Self { id, id_type, .. } = self;
+        format!(
+            "(pg_catalog.cardinality({parameter}::text[]) = 0 OR r.{id} > ({parameter}::text[])[1]::{id_type})"
+        )
+    }
+
     fn filter(&self, scope: Scope) -> String {
         let Self {
             filter,
@@ -132,10 +138,9 @@ impl Registry {
         let filter = format!("({filter}\n) AND r.{id} IS NOT NULL");
         match scope {
             Scope::All => filter,
-            // By the column itself, so that its index gives the rows in order.
             Scope::Window(size) => format!(
-                "{filter} AND (pg_catalog.cardinality($5::text[]) = 0 OR r.{id} > ($5::text[])[1]::{id_type})
-                 ORDER BY r.{id} LIMIT {size}"
+                "{filter} AND {} ORDER BY r.{id} LIMIT {size}",
+                self.after("$5")
             ),
             Scope::Ids => format!("{filter} AND r.{id} = ANY ($5::text[]::{id_type}[])"),
             Scope::Names => {
@@ -160,6 +165,20 @@ impl Registry {
             _ => Some(payload.to_owned()),
         }
     }
+}
+
+/// The schema's name, put together from a template: cheaper for each row than searching the template.
+fn from_template(template: &str, id: &str) -> String {
+    let id = format!("pg_catalog.replace(r.{id}::text, '-', '_')");
+    let mut parts = template.split("{id}");
+    let first = Literal(parts.next().unwrap_or_default()).to_string();
+    parts.fold(first, |sql, part| {
+        let sql = format!("pg_catalog.textcat({sql}, {id})");
+        match part {
+            "" => sql,
+            part => format!("pg_catalog.textcat({sql}, {})", Literal(part)),
+        }
+    })
 }
 
 /// The table's name in SQL.

@@ -21,14 +21,15 @@ pub(crate) async fn an_inserted_tenant_gets_its_schema_and_the_application_hears
 }
 
 #[tokio::test]
-async fn a_login_wakes_a_tenant_whose_insert_nobody_heard() {
+async fn the_function_login_wakes_a_tenant_whose_insert_nobody_heard() {
     let app = App::new("login").await;
     let daemon = app.quiet_daemon().await;
     app.silent_tenant(1).await;
     app.run("CREATE SCHEMA tenant_2").await;
     app.silent_tenant(2).await;
     for id in [1, 2] {
-        app.login(id).await;
+        let ready = app.ask(&format!("SELECT tenantd.login('{id}')")).await;
+        assert_eq!(ready, "f");
     }
     app.all_ready(&daemon, [1, 2]).await;
     until("both logins to be counted", async || {
@@ -263,10 +264,11 @@ async fn a_tenant_that_a_release_brings_back_to_head_is_no_longer_woken_by_login
     app.migration("0003_more.sql", "CREATE TABLE more (id bigint);");
     app.tenant(2).await;
     app.tenantd(&["migrate", "2"]).ok();
-    assert_eq!(app.ask("SELECT tenantd.wakes('1')").await, "t");
+    let asked = "SELECT concat(tenantd.wakes('1'), tenantd.lags('1'))";
+    assert_eq!(app.ask(asked).await, "tt");
     app.remove_migration("0003_more.sql");
     app.tenant(3).await;
     app.tenantd(&["migrate", "3"]).ok();
-    assert_eq!(app.ask("SELECT tenantd.wakes('1')").await, "f");
+    assert_eq!(app.ask(asked).await, "ff");
     assert_eq!(app.ask("SELECT tenantd.ready('1')").await, "t");
 }

@@ -63,7 +63,7 @@ const QUICK: &[Mutant] = &[
     ),
     mutant(
         "who a trigger leaves us alone for",
-        Off::Sql("wakes", "RETURN EXISTS", "RETURN true; RETURN EXISTS"),
+        Off::Sql("lags", "RETURN EXISTS", "RETURN true; RETURN EXISTS"),
         events::a_login_to_a_current_tenant_notifies_nobody,
         "is_empty",
     ),

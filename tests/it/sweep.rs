@@ -1,5 +1,11 @@
 //! What is found without any event, and what the daemon is asked for.
 
+use tenantd::{
+    Config,
+    fleet::{Census, Depth, Registry, Release},
+    migrations::MigrationSet,
+};
+
 use crate::support::{
     App,
     daemon::{FULL_SWEEPS, HEAD_SWEEPS},
@@ -295,4 +301,41 @@ async fn deleted_rows_of_what_was_applied_are_told_until_they_are_back() {
     app.run(&format!("INSERT INTO tenantd.applied{mend}")).await;
     unrecorded(0.0).await;
     assert_eq!(app.ask("SELECT tenantd.ready('2', '0002')").await, "t");
+}
+
+#[tokio::test]
+async fn windows_of_the_fleet_hold_each_tenant_once_and_name_those_in_doubt() {
+    let app = App::current("windows", 11).await;
+    let config = Config::load(Some(&app.config()), Vec::new()).unwrap();
+    let release = Release::all(MigrationSet::load(&config.migrations.dir).unwrap());
+    let registry = Registry::open(&app.sql, &config.registry).await.unwrap();
+    let census = Census::new(registry, &release);
+    app.run(
+        "DROP TABLE tenant_2.items, tenant_2.notes; COMMENT ON SCHEMA tenant_4 IS 'tenantd: 0001 x';
+         UPDATE tenantd.tenant SET held_by = 'me' WHERE tenant_id = '10';
+         UPDATE public.tenants SET name = 'Renamed' WHERE id = 11; DROP SCHEMA tenant_9 CASCADE",
+    )
+    .await;
+    for (depth, doubtful) in [
+        (Depth::Heads, vec!["9", "10", "11"]),
+        (Depth::Tables, vec!["2", "4", "9", "10", "11"]),
+    ] {
+        // 11: the last window is full.
+        for size in [1, 2, 4, 11, 50] {
+            let (mut found, mut plain, mut after) = (Vec::new(), 0, None);
+            loop {
+                let asked = census.glance(&app.sql, depth, after.as_deref(), size);
+                let glance = asked.await.unwrap();
+                found.extend(glance.doubtful);
+                plain += glance.plain;
+                after = glance.next;
+                if after.is_none() {
+                    break;
+                }
+            }
+            found.sort_by_key(|id| id.parse::<i64>().unwrap());
+            assert_eq!(found, doubtful, "{depth:?} in windows of {size}");
+            assert_eq!(plain, 11 - i64::try_from(doubtful.len()).unwrap());
+        }
+    }
 }
