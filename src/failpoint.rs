@@ -64,6 +64,20 @@ pub const POINTS: &[(&str, &str)] = &[
     ),
 ];
 
+/// Places that are passed only where spares are kept.
+pub const SPARE_POINTS: &[(&str, &str)] = &[
+    ("spare.claiming", "before a claim is sent"),
+    (
+        "spare.claimed",
+        "the server gave a tenant its spare, nobody was told",
+    ),
+    ("spare.building", "before a spare is built or migrated"),
+    (
+        "spare.built",
+        "it is in the ledger, its name was not looked for yet",
+    ),
+];
+
 /// Every detector that can be switched off, and what then goes unnoticed.
 pub const DETECTORS: &[(&str, &str)] = &[
     (
@@ -146,7 +160,7 @@ pub async fn pass(name: &'static str) -> Result<()> {
     if !COMPILED {
         return Ok(());
     }
-    debug_assert!(POINTS.iter().any(|(known, _)| *known == name), "{name}");
+    debug_assert!(points().any(|(known, _)| *known == name), "{name}");
     for armed in armed().iter().filter(|armed| armed.name == name) {
         let pass = armed.passes.fetch_add(1, Ordering::Relaxed) + 1;
         if armed.at.is_some_and(|at| at != pass) {
@@ -174,6 +188,10 @@ pub fn off(name: &'static str) -> bool {
     }
     debug_assert!(DETECTORS.iter().any(|(known, _)| *known == name), "{name}");
     armed().iter().any(|armed| armed.name == name)
+}
+
+fn points() -> impl Iterator<Item = &'static (&'static str, &'static str)> {
+    POINTS.iter().chain(SPARE_POINTS)
 }
 
 fn armed() -> &'static [Armed] {
@@ -218,12 +236,11 @@ fn entry_of(entry: &str) -> Result<Armed, String> {
             }
         }
     };
-    let table = if action == Action::Off {
-        DETECTORS
-    } else {
-        POINTS
+    let is_it = |entry: &&(&str, &str)| entry.0 == name.trim();
+    let known = match action {
+        Action::Off => DETECTORS.iter().find(is_it),
+        _ => points().find(is_it),
     };
-    let known = table.iter().find(|(known, _)| *known == name.trim());
     let (name, _) = known.ok_or("no such point or detector")?;
     Ok(Armed {
         name,

@@ -93,6 +93,8 @@ metrics! {
     leading: IntGauge,
     /// Tenants that wait in the queue.
     queue_depth: IntGauge,
+    /// Spares that a new tenant can be given: schemas migrated ahead of need.
+    spares: IntGauge,
     /// Whether a version is stopped because it failed on too many tenants (1) or none (0); `status` names it.
     breaker_open: IntGauge,
     /// Whether the workers wait because the server is in trouble (1), by reason.
@@ -108,6 +110,8 @@ metrics! {
     reconciles_total: Family<IntCounter, (Reason, ReconcileOutcome)>,
     /// Migration files applied, one for each tenant and version.
     migrations_applied_total: IntCounter,
+    /// Spares given to new tenants.
+    spares_claimed_total: IntCounter,
     /// Times the LISTEN connection had to be made again.
     listener_reconnects_total: IntCounter,
     /// Time from receiving a notification until the tenant is at head, by channel.
@@ -198,6 +202,8 @@ mod tests {
             "notification_queue_usage_ratio",
             "leading",
             "queue_depth",
+            "spares",
+            "spares_claimed_total",
             "breaker_open",
             "sweep_last_success_timestamp_seconds",
             "migrations_applied_total",

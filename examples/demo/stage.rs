@@ -4,7 +4,7 @@ use std::{
     fs,
     future::poll_fn,
     io::Write as _,
-    os::unix::fs::PermissionsExt as _,
+    os::unix::fs::{MetadataExt as _, chown},
     path::{Path, PathBuf},
     process::Stdio,
     time::{Duration, Instant},
@@ -62,15 +62,16 @@ impl Stage {
             .map_err(|error| error.to_string())?;
         let directory = server.socket_dir().join("demo");
         for made in [directory.clone(), directory.join("migrations")] {
-            // The cluster's own user removes them in the end; the directory above lets nobody else in.
+            // The cluster's own user removes them in the end; nobody else may write what the daemon runs.
             fs::create_dir(&made)
-                .and_then(|()| fs::set_permissions(&made, fs::Permissions::from_mode(0o777)))
+                .and_then(|()| fs::metadata(server.socket_dir()))
+                .and_then(|above| chown(&made, Some(above.uid()), Some(above.gid())))
                 .map_err(|error| format!("{}: {error}", made.display()))?;
         }
         let config = format!(
             "[database]\nurl = \"{}\"\n\n[registry]\ntable = \"public.tenants\"\nname_column = \"name\"\n\n\
              [logins]\ntable = \"public.logins\"\ntenant_column = \"tenant_id\"\n\n\
-             [migrations]\ndir = \"{}\"\n\n[http]\nlisten = \"127.0.0.1:0\"\n",
+             [migrations]\ndir = \"{}\"\n\n[spares]\nkeep = 2\n\n[http]\nlisten = \"127.0.0.1:0\"\n",
             server.conninfo("postgres"),
             directory.join("migrations").display()
         );
@@ -192,6 +193,21 @@ impl Stage {
             sleep(Duration::from_millis(2)).await;
         }
         Ok(())
+    }
+
+    /// Waits until the metrics have this line; all of them.
+    pub(crate) async fn shows(&self, line: &str) -> Result<String, String> {
+        let start = Instant::now();
+        loop {
+            let metrics = self.get("/metrics").await?;
+            if metrics.lines().any(|found| found == line) {
+                return Ok(metrics);
+            }
+            if start.elapsed() > LIMIT {
+                return Err(format!("the metrics never showed {line}:\n{metrics}"));
+            }
+            sleep(Duration::from_millis(20)).await;
+        }
     }
 
     /// Puts a file of the sample set into place and tells the daemon.

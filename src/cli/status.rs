@@ -9,6 +9,7 @@ use tenantd::{
     fleet::{
         Group, State,
         report::{Listed, Report, TenantReport},
+        spare::Numbers,
     },
 };
 use tokio::time::{Instant, sleep};
@@ -80,6 +81,7 @@ async fn gather(engine: &Engine, arguments: &Arguments) -> Result<Report> {
         &loaded.release,
         &engine.config.database.name,
         listed,
+        engine.config.spares.keep,
     )
     .await
 }
@@ -137,6 +139,7 @@ fn fleet(report: &Report) {
             report.unrecorded
         );
     }
+    spares(&report.spares);
     for stopped in &report.stopped {
         out!(
             "\nstopped: version {} ({}) failed on {} tenants, stopped at {}",
@@ -186,6 +189,29 @@ fn fleet(report: &Report) {
         [] => out!("\nno tenantd is running: start it with `tenantd run`"),
         daemons => out!("\nrunning: {}", daemons.join(", ")),
     }
+}
+
+/// Told where there are some, or should be.
+fn spares(numbers: &Numbers) {
+    let Numbers {
+        ready,
+        keep,
+        existing,
+        refused,
+    } = numbers;
+    if *keep == 0 && *existing == 0 {
+        return;
+    }
+    let mut text = format!("ready of {keep} to keep");
+    if existing > ready {
+        text += &format!("; {} not at head yet", existing - ready);
+    }
+    if let Some(why) = refused {
+        text = format!("none for this set: {why}");
+    } else if *keep == 0 {
+        text += "; new tenants take them, or `tenantd uninstall` removes them";
+    }
+    out!("spares          {ready:>6}   {text}");
 }
 
 fn one(tenant: &TenantReport) {

@@ -205,8 +205,4 @@ fn not_in_this_version(config: &Config, problems: &mut Vec<String>) {
         problems
             .push("`mode = \"manual\"` in [rollout]: this version does not have it yet".to_owned());
     }
-    if config.spares.keep > 0 {
-        problems
-            .push("`keep` in [spares] above 0: this version does not have spares yet".to_owned());
-    }
 }

@@ -25,6 +25,7 @@ use super::{
     listener::Ears,
     peers::Peers,
     retry::{self, Said},
+    spares::Keeper,
     sweeper::{Nudge, Sweeper},
     systemd,
     work::{self, SharedQueue, Shop},
@@ -225,6 +226,16 @@ async fn serve(
         }
         .run(),
     );
+    let spares = Keeper {
+        reconciler: Arc::clone(&reconciler),
+        queue: queue.clone(),
+        brake: Arc::clone(&brake),
+        lead: Arc::clone(&lead),
+        metrics: Arc::clone(&metrics),
+        search_path: config.migrations.search_path.clone(),
+        keep: config.spares.keep as usize,
+    };
+    let mut spares = tokio::spawn(spares.run());
     let mut sweeper = tokio::spawn(
         Sweeper {
             reconciler: Arc::clone(&reconciler),
@@ -269,6 +280,7 @@ async fn serve(
         () = attend(&engine, &queue, &metrics, &health, &nudge, signals) => Ok(()),
         Err(panic) = &mut listener => Err(Error::Refused(format!("the listener broke: {panic}"))),
         Err(panic) = &mut sweeper => Err(Error::Refused(format!("the sweeper broke: {panic}"))),
+        Err(panic) = &mut spares => Err(Error::Refused(format!("the keeper of spares broke: {panic}"))),
         ended = &mut heartbeat => Err(ended
             .unwrap_or_else(|panic| Error::Refused(format!("the heartbeat broke: {panic}")))),
     };
@@ -280,6 +292,7 @@ async fn serve(
     info!("stopping");
     listener.abort();
     sweeper.abort();
+    spares.abort();
     heartbeat.abort();
     drain.cancel();
     finish(workers, &reconciler, signals).await;
@@ -466,6 +479,7 @@ impl Endpoints for Probe {
                     &loaded.release,
                     name,
                     Listed::Attention,
+                    engine.config.spares.keep,
                 )
                 .await
             };

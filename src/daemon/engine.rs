@@ -99,7 +99,9 @@ fn resolve(url: Option<&str>) -> Result<Target> {
 pub fn pool(config: &Config, role: &str) -> Result<Pool> {
     let (work, settings) = (target(config)?, &config.database.session_settings);
     let workers = usize::from(config.database.workers);
-    let pool = Pool::new(&work, role, settings, workers + 1)?;
+    // One more where somebody builds spares beside them.
+    let beside = 1 + usize::from(config.spares.keep > 0);
+    let pool = Pool::new(&work, role, settings, workers + beside)?;
     if config.database.listen_url.is_none() {
         return Ok(pool);
     }

@@ -85,6 +85,7 @@ impl Lead {
             &metrics.tenants_drifted,
             &metrics.tenants_unrecorded,
             &metrics.trigger_missing,
+            &metrics.spares,
         ] {
             gauge.set(0);
         }

@@ -2,7 +2,7 @@
 
 use tokio_postgres::{Client, error::SqlState, types::Type};
 
-use super::{registry, server, triggers, turn};
+use super::{registry, server, spare, triggers, turn};
 use crate::{
     config::Config,
     error::{During, Error, Result},
@@ -63,6 +63,11 @@ const MIGRATIONS: &[(i32, &str, &str)] = &[
         11,
         "together",
         include_str!("../../migrations/control/0011_together.sql"),
+    ),
+    (
+        13,
+        "spares",
+        include_str!("../../migrations/control/0013_spares.sql"),
     ),
     (
         14,
@@ -309,12 +314,13 @@ async fn grants(client: &Client, config: &Config, role: &str) -> Result<Vec<(Str
         .collect())
 }
 
-/// Removes the triggers, and with `purge` the ledger too. Returns what it did, a line each.
+/// Removes the triggers and the spares, and with `purge` the ledger too. Returns what it did, a line each.
 ///
 /// # Errors
 /// When a statement is refused for another reason than ownership of a trigger's table.
 pub async fn uninstall(client: &mut Client, purge: bool) -> Result<Vec<String>> {
     let mut done = triggers::remove(client).await?;
+    done.extend(spare::remove_all(client).await?);
     if purge {
         let left = done
             .iter()
@@ -383,6 +389,12 @@ pub async fn uninstall_sql(client: &Client, purge: bool) -> Result<String> {
     let mut sql = String::new();
     for (_, drop) in triggers::installed(client).await? {
         sql.push_str(&format!("{drop};\n"));
+    }
+    for schema in spare::all(client).await? {
+        sql.push_str(&format!(
+            "SELECT tenantd.spare_drop({});\n",
+            Literal(&schema)
+        ));
     }
     if purge {
         sql.push_str("DROP SCHEMA IF EXISTS tenantd CASCADE;\n");

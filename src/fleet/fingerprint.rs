@@ -67,6 +67,12 @@ impl Fingerprint {
         Ok(found)
     }
 
+    /// A line that holds this text, if one does.
+    pub fn line_with(&self, text: &str) -> Option<&str> {
+        let mut lines = self.0.iter().map(String::as_str);
+        lines.find(|line| line.contains(text))
+    }
+
     /// What this schema and a fresh one do not share.
     pub fn difference(&self, fresh: &Self) -> Difference {
         Difference {

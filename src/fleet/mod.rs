@@ -14,6 +14,7 @@ pub mod registry;
 pub mod report;
 pub mod requests;
 pub mod server;
+pub mod spare;
 pub mod state;
 pub mod tenant;
 pub mod triggers;

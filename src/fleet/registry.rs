@@ -23,6 +23,7 @@ pub struct Registry {
     schema: String,
     table: String,
     filter: String,
+    located: config::QualifiedName,
 }
 
 /// Which tenants a question is about.
@@ -34,6 +35,8 @@ pub enum Scope {
     Window(u32),
     /// Those whose ids are in `$5`.
     Ids,
+    /// The one whose id is `$3`.
+    One,
     /// Those whose ids or schemas are in `$5`: what people type.
     Names,
 }
@@ -44,7 +47,8 @@ impl Registry {
     /// # Errors
     /// When the table or a column does not exist, naming those that do.
     pub async fn open(client: &Client, config: &config::Registry) -> Result<Self> {
-        let table = quoted_table(&located(client, &config.table).await?);
+        let located = located(client, &config.table).await?;
+        let table = quoted_table(&located);
         let columns = columns(client, &config.table).await?;
         let column =
             |name: &str, key: &str| {
@@ -81,6 +85,7 @@ impl Registry {
             schema,
             table,
             filter,
+            located,
         };
         registry.probe(client).await?;
         Ok(registry)
@@ -107,6 +112,11 @@ impl Registry {
             .replace("{schema}", &self.schema)
             .replace("{registry}", &self.table)
             .replace("{filter}", &self.filter(scope))
+    }
+
+    /// The table, with its schema.
+    pub fn table(&self) -> &config::QualifiedName {
+        &self.located
     }
 
     /// A query that yields every tenant's id as text.
@@ -143,6 +153,7 @@ impl Registry {
                 self.after("$5")
             ),
             Scope::Ids => format!("{filter} AND r.{id} = ANY ($5::text[]::{id_type}[])"),
+            Scope::One => format!("{filter} AND r.{id} = $3::text::{id_type}"),
             Scope::Names => {
                 format!(
                     "{filter} AND (r.{id}::text = ANY ($5::text[]) OR {schema} = ANY ($5::text[]))"

@@ -6,7 +6,7 @@ use tokio_postgres::Client;
 use super::{
     breaker::{self, Stopped},
     census::{Census, Counts, Release, Which},
-    gaps, instances,
+    gaps, instances, spare,
     state::{Group, State},
     tenant::Tenant,
     verify,
@@ -43,6 +43,8 @@ pub struct Report {
     pub tenants: Option<Vec<TenantReport>>,
     /// Versions that are stopped because they failed on too many tenants.
     pub stopped: Vec<Stopped>,
+    /// Schemas migrated ahead of need; they belong to no tenant and are in none of the numbers.
+    pub spares: spare::Numbers,
     /// Daemons that run.
     pub daemons: Vec<String>,
 }
@@ -114,7 +116,7 @@ impl TenantReport {
 }
 
 impl Report {
-    /// Asks the database.
+    /// Asks the database; `keep`: how many spares are to be kept.
     ///
     /// # Errors
     /// When it does not answer.
@@ -124,6 +126,7 @@ impl Report {
         release: &Release,
         database: &str,
         listed: Listed<'_>,
+        keep: u32,
     ) -> Result<Self> {
         let needy: Vec<State> = State::ALL
             .iter()
@@ -188,6 +191,7 @@ impl Report {
             attention_truncated,
             tenants,
             stopped,
+            spares: spare::numbers(client, release, keep).await?,
             daemons: daemons
                 .iter()
                 .map(|d| format!("{} (process {})", d.host, d.pid))

@@ -7,6 +7,7 @@ use tokio_postgres::Row;
 use super::{
     breaker,
     census::Release,
+    spare::Spare,
     state::{Group, State},
 };
 
@@ -90,6 +91,34 @@ impl Tenant {
             held_by: row.get("held_by"),
             held_why: row.get("held_why"),
             stopped: row.get("stopped"),
+        }
+    }
+
+    /// A spare as if it were a tenant of its schema's name, for who builds and migrates it. Nobody uses its tables,
+    /// so it takes all that it lacks in one transaction, as a schema without tables does.
+    pub fn spare(schema: String, spare: Option<&Spare>) -> Self {
+        Self {
+            id: schema.clone(),
+            name: None,
+            schema,
+            namespace: spare.map(|it| it.namespace),
+            has_tables: false,
+            state: State::Unprovisioned,
+            ordinal: spare.map_or(Some(0), |it| it.ordinal),
+            version: spare.map(|it| it.version.clone()),
+            digest: spare.map(|it| it.digest.clone()),
+            known_state: None,
+            stamp: None,
+            attempts: 0,
+            next_in: None,
+            error: None,
+            sqlstate: None,
+            error_version: None,
+            error_at: None,
+            migrated_at: None,
+            held_by: None,
+            held_why: None,
+            stopped: None,
         }
     }
 

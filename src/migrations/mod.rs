@@ -3,6 +3,7 @@
 pub mod check;
 mod directory;
 pub mod file;
+pub mod keeps_name;
 pub mod piece;
 pub mod plan;
 pub mod set;

@@ -80,7 +80,7 @@ impl Message {
     pub(super) fn guarded(work: Work<'_>, ours: &str) -> Self {
         let mut message = Self::begun(work, &[]);
         message.ours(ours, 1);
-        message.commit(Part::Ours);
+        message.commit(work, Part::Ours);
         message
     }
 
@@ -94,7 +94,7 @@ impl Message {
         let mut message = Self::begun(work, &[]);
         message.look_up(work, file, &statement.changes, statement.line);
         message.ours(ours, 1);
-        message.commit(Part::Ours);
+        message.commit(work, Part::Ours);
         message
     }
 
@@ -114,7 +114,7 @@ impl Message {
             message.ours("SELECT pg_catalog.set_config('role', 'none', true)", 1);
         }
         message.ours(ours, 1);
-        message.commit(Part::Ours);
+        message.commit(work, Part::Ours);
         message
     }
 
@@ -125,7 +125,7 @@ impl Message {
         message.become_role(work);
         message.record(work, &work.namespace(), files, false);
         message.ours(ours, 1);
-        message.commit(Part::Commit(file.ordinal));
+        message.commit(work, Part::Commit(file.ordinal));
         message
     }
 
@@ -153,7 +153,7 @@ impl Message {
                  pg_catalog.set_config('statement_timeout', '{statement}ms', true), \
                  pg_catalog.set_config('standard_conforming_strings', 'on', true), \
                  pg_catalog.pg_try_advisory_xact_lock_shared({RUNNING}, {first}){more}; \
-                 SELECT tenantd.guard({id}, {name}, {digest}, {namespace}, pg_catalog.current_schema())",
+                 {spare}SELECT tenantd.guard({id}, {name}, {digest}, {namespace}, pg_catalog.current_schema())",
                 path = Literal(&work.search_path()),
                 lock = work.envelope.lock_timeout.as_millis(),
                 statement = work.statement_timeout(files),
@@ -161,8 +161,12 @@ impl Message {
                 id = Literal(&work.tenant.id),
                 name = Literal(&work.tenant.schema),
                 digest = Nullable(digest),
+                spare = match work.envelope.spare {
+                    true => format!("SELECT tenantd.spare_open({}); ", Literal(&work.tenant.schema)),
+                    false => String::new(),
+                },
             ),
-            3,
+            3 + usize::from(work.envelope.spare),
         );
     }
 
@@ -255,7 +259,7 @@ impl Message {
     fn close(&mut self, work: Work<'_>, namespace: &str, files: &[Migration]) {
         let last = files.last().expect("a planned transaction has files");
         self.record(work, namespace, files, files.iter().any(|file| file.opaque));
-        self.commit(Part::Commit(last.ordinal));
+        self.commit(work, Part::Commit(last.ordinal));
     }
 
     fn record(&mut self, work: Work<'_>, namespace: &str, files: &[Migration], look: bool) {
@@ -298,7 +302,18 @@ impl Message {
         );
     }
 
-    fn commit(&mut self, part: Part) {
+    fn commit(&mut self, work: Work<'_>, part: Part) {
+        if work.envelope.spare {
+            let (schema, made) = (&work.tenant.schema, work.settings.made());
+            self.ours(
+                &format!(
+                    "SELECT tenantd.spare_close({}, {})",
+                    Literal(schema),
+                    Literal(&made)
+                ),
+                1,
+            );
+        }
         self.part(part, 1);
         self.sql.push_str("COMMIT;\n");
     }

@@ -18,6 +18,7 @@ pub mod reconciler;
 pub mod runner;
 mod running;
 mod share;
+pub mod spare;
 mod together;
 pub mod watch;
 pub mod work;

@@ -114,10 +114,12 @@ async fn enter(
     pin_mut!(stream);
     let mut found = (0, Before::default());
     while let Some(reply) = stream.next().await {
-        // The last row of the message is the answer.
-        if let SimpleQueryMessage::Row(row) = reply.map_err(ApplyError::without_place)? {
+        // The last row of the message with several columns is the answer.
+        if let SimpleQueryMessage::Row(row) = reply.map_err(ApplyError::without_place)?
+            && row.len() > 2
+        {
             let done = row.get(0).and_then(|text| text.parse().ok());
-            let holds = |column| row.len() > 2 && row.get(column) == Some("t");
+            let holds = |column| row.get(column) == Some("t");
             let before = Before {
                 begun: holds(1),
                 existed: holds(2),

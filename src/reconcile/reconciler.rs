@@ -1,7 +1,7 @@
 //! The one reconcile path: look at the ledger, plan, apply, record. Events, sweeps, retries and
 //! commands all end here; what to do is always read from the database, never carried by the wakeup.
 
-mod bring;
+pub(super) mod bring;
 
 use std::{
     sync::{Arc, RwLock},
@@ -19,6 +19,7 @@ use super::{
     quick::Quick,
     runner::Runner,
     running::{Entry, Running},
+    spare::Spares,
     work::Settings,
 };
 use crate::{
@@ -126,6 +127,7 @@ pub struct Reconciler {
     limits: Limits,
     running: Running,
     causes: Causes,
+    spares: Spares,
 }
 
 impl Reconciler {
@@ -138,6 +140,7 @@ impl Reconciler {
             limits,
             running: Running::default(),
             causes: Causes::default(),
+            spares: Spares::default(),
         }
     }
 
@@ -157,6 +160,22 @@ impl Reconciler {
             .loaded
             .write()
             .expect("no code panics while it holds this lock") = loaded;
+        self.spares.changed();
+    }
+
+    /// The spares, as far as they are known here.
+    pub fn spares(&self) -> &Spares {
+        &self.spares
+    }
+
+    /// What applies files.
+    pub(super) fn runner(&self) -> &dyn Runner {
+        &*self.runner
+    }
+
+    /// Longest wait for a table lock.
+    pub(super) fn lock_timeout(&self) -> Duration {
+        self.limits.lock_timeout
     }
 
     /// The connections it works on.
@@ -226,6 +245,11 @@ impl Reconciler {
         let start = Instant::now();
         let loaded = self.loaded();
         let connection = self.pool.get().await?;
+        if reason == Reason::Insert
+            && let Some(outcome) = self.claim(&connection, &loaded, id, start).await?
+        {
+            return Ok(outcome);
+        }
         let Some(tenant) = loaded.census.tenant(&connection, id).await? else {
             debug!("no such tenant in the registry");
             return Ok(Outcome::without_tenant(start));

@@ -31,6 +31,9 @@ pub trait Runner: Send + Sync {
 
     /// How the files are run, where several tenants may take this plan's in one transaction.
     fn together(&self, release: &Release, plan: &Plan) -> Option<&Settings>;
+
+    /// What a fresh schema depends on besides the files: see [`Settings::made`].
+    fn made(&self) -> String;
 }
 
 /// Runs the SQL files of the migration set, one message a tenant.
@@ -104,6 +107,10 @@ impl Runner for SqlFiles {
         let all = plan.steps.iter().all(|step| !step.is_outside())
             && plan.files(release.set.files()).all(shares);
         (all && !plan.create_schema).then_some(&self.settings)
+    }
+
+    fn made(&self) -> String {
+        self.settings.made()
     }
 }
 

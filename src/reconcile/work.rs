@@ -27,6 +27,20 @@ pub struct Settings {
     pub instance: String,
 }
 
+impl Settings {
+    /// What a fresh schema depends on besides the files, as text: a spare made otherwise is not handed out.
+    pub fn made(&self) -> String {
+        let Self {
+            owner,
+            usage,
+            role,
+            search_path,
+            ..
+        } = self;
+        format!("owner {owner:?} usage {usage:?} role {role:?} path {search_path:?}")
+    }
+}
+
 /// What one message carries besides the plan.
 #[derive(Debug, Clone, Copy)]
 pub struct Envelope {
@@ -36,6 +50,8 @@ pub struct Envelope {
     pub notify: bool,
     /// Commit without waiting for the disk: nobody waits for this tenant.
     pub asynchronous: bool,
+    /// The schema is a spare: it has no tenant when the transactions end.
+    pub spare: bool,
 }
 
 /// What a message is made for: one tenant, from where it stands now.

@@ -26,6 +26,7 @@ mod primary;
 mod roles;
 mod security;
 mod shipped;
+mod spares;
 mod states;
 mod stop;
 mod support;

@@ -47,6 +47,7 @@ impl Reconciler {
             lock_timeout,
             notify: reason.is_event(),
             asynchronous: self.limits.asynchronous && !reason.is_event(),
+            spare: false,
         };
         failpoint::pass("reconcile.planned").await?;
         let before = tenant.ordinal.unwrap_or(0);
@@ -176,7 +177,7 @@ impl Reconciler {
 }
 
 /// A connection that has served many tenants, or that a cancel is on its way to, is replaced.
-fn give_back(connection: Connection, cancelled: bool) {
+pub(in crate::reconcile) fn give_back(connection: Connection, cancelled: bool) {
     if cancelled || Connection::metrics(&connection).recycle_count >= TENANTS_PER_CONNECTION {
         pool::discard(connection);
     }

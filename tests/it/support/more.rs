@@ -70,6 +70,12 @@ impl App {
         self.spawn_daemon(&[], &[("TENANTD_FAILPOINTS", &all)])
     }
 
+    /// Waits until the server has ended every session of tenantd's.
+    pub async fn nobody_works(&self) {
+        let sql = "SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE 'tenantd/%' AND datname = current_database()";
+        self.answers(sql, "0").await;
+    }
+
     /// Waits until what is asked for is answered so.
     pub async fn answers(&self, sql: &str, expected: &str) {
         until(&format!("{sql} to be {expected}"), async || {
