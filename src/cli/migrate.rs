@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    convert::Infallible,
     sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -12,11 +13,11 @@ use serde::Serialize;
 use tenantd::{
     Config, Error, Result,
     daemon::Engine,
-    fleet::{Group, State, Tenant, Which, ledger, requests},
+    fleet::{Group, State, Tenant, Which, ledger, load::Load, requests, rollout},
     metrics::ReconcileOutcome,
     reconcile::{Outcome, Reason, Taken, batch::BATCH, pace::Pace, queue::Key},
 };
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::{
     Code,
@@ -26,6 +27,9 @@ use super::{
 
 /// How long a tenant that another process works on is waited for.
 const BUSY: Duration = Duration::from_secs(60);
+
+/// How often the orders for the fleet are read again.
+const OBEY: Duration = Duration::from_secs(1);
 
 /// A wait that is worth a command's while.
 const SHORTLY: Duration = Duration::from_millis(250);
@@ -103,17 +107,15 @@ pub(crate) async fn run(
 /// Brings these tenants to head in this process, several at a time, in order of what is done first. `all`:
 /// nobody named them, so the pace of a rollout holds, and a stopped version stays stopped.
 pub(crate) async fn migrate(engine: &Engine, ids: Vec<String>, all: bool) -> Result<Vec<Line>> {
-    let max_rate = if all {
-        engine.config.rollout.max_rate
-    } else {
-        0
-    };
-    let pace = Pace::new(max_rate);
+    let pace = Pace::new(0);
+    if all {
+        obey(engine, &pace, &mut None).await?;
+    }
     let at_once = if all { BATCH.min(pace.at_once()) } else { 1 };
     let bar = Progress::new(ids.len());
     let trouble = Mutex::new(None);
     let ids: Vec<Key> = ids.into_iter().map(Key::from).collect();
-    let lines: Vec<Result<Vec<Line>>> = stream::iter(ids.chunks(at_once))
+    let work = stream::iter(ids.chunks(at_once))
         .take_while(|_| std::future::ready(!all || lock(&trouble).is_none()))
         .map(|ids| {
             let (pace, bar, trouble) = (&pace, &bar, &trouble);
@@ -125,8 +127,11 @@ pub(crate) async fn migrate(engine: &Engine, ids: Vec<String>, all: bool) -> Res
             }
         })
         .buffer_unordered(usize::from(engine.config.database.workers))
-        .collect()
-        .await;
+        .collect();
+    let lines: Vec<Result<Vec<Line>>> = tokio::select! {
+        lines = work => lines,
+        never = keep_obeying(engine, &pace), if all => match never {},
+    };
     bar.finish();
     let mut done = Vec::with_capacity(ids.len());
     let mut failure = None;
@@ -163,8 +168,10 @@ async fn together(
         let taken = engine.reconciler.batch(ids, Reason::Sweep).await?;
         for (id, taken) in ids.iter().zip(taken) {
             match taken {
-                // A person asks now, so what waits for its time is tried.
-                Taken::Done(outcome) if outcome.kind == ReconcileOutcome::Waiting => {
+                // A person asks now, so what waits for its time is tried; what waits for `resume` is not.
+                Taken::Done(outcome)
+                    if outcome.kind == ReconcileOutcome::Waiting && !paused(&outcome) =>
+                {
                     alone.push((id, Reason::Manual));
                 }
                 Taken::Done(outcome) => lines.push(line(id.to_string(), *outcome)),
@@ -187,6 +194,38 @@ async fn together(
         lines.push(line(id.to_string(), outcome));
     }
     Ok(lines)
+}
+
+fn paused(outcome: &Outcome) -> bool {
+    let tenant = outcome.tenant.as_ref();
+    tenant.is_some_and(|tenant| tenant.waits_for_resume().is_some())
+}
+
+/// Goes by the fleet's rate, and stands back while the rollout costs others too much. `back`: whether it does.
+async fn obey(engine: &Engine, pace: &Pace, back: &mut Option<String>) -> Result<()> {
+    let limits = &engine.config.rollout;
+    let client = engine.reconciler.pool().get().await?;
+    let orders = rollout::orders(&client).await?;
+    pace.set(orders.max_rate.unwrap_or(limits.max_rate));
+    let load = Load::measure(&client, limits).await?;
+    let now = load.too_much(limits, back.is_some()).map(|now| now.text);
+    match (&now, &back) {
+        (Some(text), None) => eprintln!("the rollout stands back: {text}"),
+        (None, Some(_)) => eprintln!("the rollout goes on"),
+        _ => {}
+    }
+    pace.hold(now.is_some());
+    *back = now;
+    Ok(())
+}
+
+/// Does so every second; a question that fails is asked again.
+async fn keep_obeying(engine: &Engine, pace: &Pace) -> Infallible {
+    let mut back = None;
+    loop {
+        sleep(OBEY).await;
+        let _ = timeout(OBEY * 5, obey(engine, pace, &mut back)).await;
+    }
 }
 
 fn lock(trouble: &Mutex<Option<String>>) -> MutexGuard<'_, Option<String>> {

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
+use super::Config;
 use super::suggest::{closest, hint};
-use super::{Config, RolloutMode};
 
 /// Workers are connections; more than this only moves the queue into the server.
 const MAX_WORKERS: u16 = 64;
@@ -201,10 +201,6 @@ fn log_level(filter: &str, problems: &mut Vec<String>) {
 
 /// Keys whose meaning is settled and whose code comes later. Delete a line with the feature's arrival.
 fn not_in_this_version(config: &Config, problems: &mut Vec<String>) {
-    if config.rollout.mode == RolloutMode::Manual {
-        problems
-            .push("`mode = \"manual\"` in [rollout]: this version does not have it yet".to_owned());
-    }
     if config.spares.keep > 0 {
         problems
             .push("`keep` in [spares] above 0: this version does not have spares yet".to_owned());

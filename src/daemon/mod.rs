@@ -9,6 +9,7 @@ pub mod http;
 pub mod lead;
 pub mod listener;
 pub mod retry;
+pub mod rollout;
 pub mod sweeper;
 pub mod systemd;
 pub mod work;

@@ -59,6 +59,11 @@ const MIGRATIONS: &[(i32, &str, &str)] = &[
         "together",
         include_str!("../../migrations/control/0011_together.sql"),
     ),
+    (
+        12,
+        "rollout",
+        include_str!("../../migrations/control/0012_rollout.sql"),
+    ),
 ];
 
 /// Version of the control schema that this program works with.

@@ -24,6 +24,7 @@ mod polling;
 mod pooler;
 mod primary;
 mod roles;
+mod rollout;
 mod security;
 mod shipped;
 mod states;
