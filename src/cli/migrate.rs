@@ -1,7 +1,6 @@
 //! `tenantd migrate`: bring tenants to head, here or by the daemon; and what `fix` shares with it.
 
 use std::{
-    collections::BTreeMap,
     convert::Infallible,
     sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
@@ -20,7 +19,7 @@ use tenantd::{
 use tokio::time::{Instant, sleep, timeout};
 
 use super::{
-    Code,
+    Code, dry_run,
     output::{self, out},
     progress::Progress,
 };
@@ -69,12 +68,12 @@ pub(crate) async fn run(
 ) -> Result<Code> {
     let engine = super::open(config, !arguments.dry_run && !arguments.background).await?;
     if arguments.dry_run {
-        let tenants = if arguments.all {
-            pending(&engine).await?
+        let named = if arguments.all {
+            None
         } else {
-            super::find(&engine, &arguments.tenants).await?
+            Some(super::find(&engine, &arguments.tenants).await?)
         };
-        return dry_run(&engine, &tenants, format);
+        return dry_run::run(&engine, &engine.reconciler.loaded(), named, format).await;
     }
     if arguments.background {
         let client = engine.reconciler.pool().get().await?;
@@ -268,14 +267,16 @@ async fn migrate_all(engine: &Engine) -> Result<Vec<Line>> {
 
 /// Every tenant that tenantd may bring to head.
 async fn pending(engine: &Engine) -> Result<Vec<Tenant>> {
-    let healing: Vec<State> = State::ALL
-        .iter()
-        .copied()
-        .filter(|state| state.group() == Group::Healing)
-        .collect();
     let client = engine.reconciler.pool().get().await?;
     let loaded = engine.reconciler.loaded();
-    loaded.census.list(&client, Which::In(&healing)).await
+    loaded.census.list(&client, Which::In(&healing())).await
+}
+
+/// The states that tenantd mends by itself.
+pub(crate) fn healing() -> Vec<State> {
+    let all = State::ALL.iter().copied();
+    all.filter(|state| state.group() == Group::Healing)
+        .collect()
 }
 
 /// What is told of one tenant.
@@ -354,56 +355,4 @@ pub(crate) fn report(lines: &[Line], brief: bool, format: output::Format) -> Res
     } else {
         Code::SomeFailed
     })
-}
-
-fn dry_run(engine: &Engine, tenants: &[Tenant], format: output::Format) -> Result<Code> {
-    let loaded = engine.reconciler.loaded();
-    let mut groups: BTreeMap<(bool, Vec<&str>), Vec<&str>> = BTreeMap::new();
-    for tenant in tenants {
-        let plan = engine.reconciler.plan(&loaded, tenant);
-        let files = plan.files(loaded.release.set.files());
-        let files: Vec<_> = match tenant.state.group() {
-            Group::NeedsPerson => Vec::new(),
-            _ => files.map(|file| file.file.as_str()).collect(),
-        };
-        groups
-            .entry((plan.create_schema && !files.is_empty(), files))
-            .or_default()
-            .push(&tenant.schema);
-    }
-    if format == output::Format::Json {
-        let groups: Vec<_> = groups
-            .iter()
-            .map(|((create, files), schemas)| {
-                serde_json::json!({ "create_schema": create, "files": files, "tenants": schemas.len(), "schemas": schemas })
-            })
-            .collect();
-        output::json(&groups)?;
-        return Ok(Code::Ok);
-    }
-    for ((create, files), schemas) in &groups {
-        let example = schemas
-            .iter()
-            .take(3)
-            .copied()
-            .collect::<Vec<_>>()
-            .join(", ");
-        let more = if schemas.len() > 3 { ", …" } else { "" };
-        let work = match files.as_slice() {
-            [] => "nothing to do, or nothing we may do".to_owned(),
-            [first, .., last] => format!("{} files, {first} to {last}", files.len()),
-            [only] => (*only).to_owned(),
-        };
-        let create = if *create {
-            "create the schema, then "
-        } else {
-            ""
-        };
-        out!(
-            "{} tenants ({example}{more}): {create}{work}",
-            schemas.len()
-        );
-    }
-    out!("{} tenants; nothing was changed", tenants.len());
-    Ok(Code::Ok)
 }

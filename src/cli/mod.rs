@@ -2,6 +2,7 @@
 
 mod adopt;
 mod check;
+mod dry_run;
 mod exit;
 mod fix;
 mod hold;

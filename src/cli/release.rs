@@ -6,10 +6,11 @@ use tenantd::{
     config::RolloutMode,
     daemon::{Engine, engine::Purpose},
     fleet::{Release, breaker, head, requests, rollout},
+    reconcile::Loaded,
 };
 
 use super::{
-    Code,
+    Code, dry_run,
     output::{self, out},
 };
 
@@ -23,6 +24,9 @@ pub(crate) struct Arguments {
     /// Also back to an older version, or to files that do not go on from the released ones.
     #[arg(long)]
     force: bool,
+    /// Show what the rollout would do: tenants grouped by identical pending work.
+    #[arg(long)]
+    dry_run: bool,
 }
 
 /// `None`: as configured.
@@ -44,6 +48,11 @@ pub(crate) async fn run(
 ) -> Result<Code> {
     let engine = super::open_for(config, Purpose::Order).await?;
     let release = chosen(&engine, arguments.version.as_deref())?;
+    if arguments.dry_run {
+        let registry = engine.reconciler.loaded().census.registry().clone();
+        let loaded = Loaded::new(registry, release);
+        return dry_run::run(&engine, &loaded, None, format).await;
+    }
     let before = {
         let client = engine.reconciler.pool().get().await?;
         head::released(&client, &release.set).await?

@@ -15,6 +15,7 @@
 mod calls;
 mod enums;
 mod lexical;
+mod locks;
 mod names;
 mod outside;
 mod statements;
@@ -28,6 +29,7 @@ use squawk_syntax::{
     ast::{self, AstNode},
 };
 
+pub use locks::{Lock, Locks, Mode};
 pub use outside::{Alone, Outside, Plain};
 
 /// The parser recurses once per nested bracket; its debug build overflows a 2 MB thread after a
@@ -83,6 +85,8 @@ pub struct Parsed {
     pub adds_enum_value: bool,
     /// The file cannot run in one transaction.
     pub outside: Option<Outside>,
+    /// What it locks of what exists.
+    pub locks: Locks,
     /// Ordered by line.
     pub findings: Vec<Finding>,
 }
@@ -210,6 +214,7 @@ fn inspect(text: &str) -> Parsed {
         opaque: nodes().any(calls::is_opaque),
         creates_table: nodes().any(creates_table),
         adds_enum_value: nodes().any(|it| enums::added_value(it).is_some()),
+        locks: locks::of_file(nodes()),
         outside,
         statements: statements.into_iter().map(|(_, it)| it).collect(),
         findings,

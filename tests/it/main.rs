@@ -15,6 +15,7 @@ mod heal;
 mod http;
 mod install;
 mod layers;
+mod lock_modes;
 mod locks;
 mod messages;
 mod mutants;

@@ -109,6 +109,50 @@ async fn loaded_files_wait_for_a_person_and_every_daemon_follows_the_release() {
 }
 
 #[tokio::test]
+async fn a_dry_run_tells_groups_and_the_locks_of_each_file() {
+    let app = manual("dry_run", 3).await;
+    app.migration("0003_note.sql", COLUMN);
+    app.migration(
+        "0004_fill.sql",
+        "UPDATE items SET note = ''; CREATE INDEX i ON notes (body);",
+    );
+    app.migration("0005_block.sql", "DO $$ BEGIN NULL; END $$;");
+    app.silent_tenant(9).await;
+    let ran = app.tenantd(&["migrate", "--all", "--dry-run"]).ok();
+    assert_eq!(
+        ran.stdout,
+        "1 tenants (tenant_9): create the schema, then all 2\n1 tenants; nothing was changed\n"
+    );
+    let ran = app.tenantd(&["release", "--dry-run"]).ok();
+    assert_eq!(
+        ran.stdout,
+        "3 tenants (tenant_1, tenant_2, tenant_3): 0003, 0004, 0005\n\
+         1 tenants (tenant_9): create the schema, then all 5\n\
+         locks on tables that exist:\n\
+         \u{20} 0003_note.sql: ACCESS EXCLUSIVE on items\n\
+         \u{20} 0004_fill.sql: SHARE on notes, ROW EXCLUSIVE on items\n\
+         \u{20} 0005_block.sql: unknown: its text does not tell all it does\n\
+         4 tenants; nothing was changed\n"
+    );
+    assert_eq!(app.ask(HEAD).await, "0002");
+    let groups = app
+        .tenantd(&["release", "0004", "--dry-run", "--output", "json"])
+        .ok()
+        .json();
+    let used = groups
+        .as_array()
+        .unwrap()
+        .iter()
+        .find(|group| group["tenants"] == 3)
+        .unwrap();
+    assert_eq!(used["locks"][1]["locks"][0]["on"], "notes");
+    assert_eq!(
+        (&used["schemas_truncated"], &used["files"][1]),
+        (&false.into(), &"0004_fill.sql".into())
+    );
+}
+
+#[tokio::test]
 async fn going_back_takes_force_and_leaves_those_ahead_alone() {
     let app = manual("back", 2).await;
     app.migration("0003_note.sql", COLUMN);
