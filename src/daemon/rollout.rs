@@ -102,11 +102,17 @@ impl Rollout {
     pub async fn run(self: Arc<Self>) -> Infallible {
         let mut ticks = interval(TICK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let (mut running, mut last, mut rested) = (None, self.applied(), AT_REST);
+        let (mut running, mut last, mut rested) = (None, 0, AT_REST);
         loop {
             ticks.tick().await;
             rested += 1;
-            let busy = self.queue.with(|queue| queue.depth() + queue.in_flight()) > 0;
+            if self.in_trouble() {
+                continue;
+            }
+            let working = running.is_some();
+            let busy = self
+                .queue
+                .with(|queue| queue.has_sweeps() || working && queue.in_flight() > 0);
             let applied = self.applied();
             if running.is_none() && applied > last {
                 running = Some(Running {
@@ -211,6 +217,13 @@ impl Rollout {
             .lock()
             .expect("no code panics while it holds this lock");
         back.0.as_ref().map(|back| back.reason)
+    }
+
+    /// Whether the server cannot answer: whoever asks it then only adds to that.
+    fn in_trouble(&self) -> bool {
+        let load = [BrakeReason::ReplicationLag, BrakeReason::Waiting];
+        let mut others = BrakeReason::ALL.iter().filter(|it| !load.contains(it));
+        others.any(|&reason| self.metrics.brake.get(reason).get() > 0)
     }
 
     fn applied(&self) -> u64 {
