@@ -3,8 +3,8 @@
 //! every call ends in a constant.
 //!
 //! `TENANTD_FAILPOINTS="reconcile.applied=abort@3;listener.pulse=off"` names points and what happens there:
-//! `abort` (the process is gone as by SIGKILL), `panic`, `error`, `sleep:2s`; each at every pass, or with
-//! `@n` at the n-th one only. `off` is for detectors.
+//! `abort` (the process is gone as by SIGKILL), `panic`, `error`, `sleep:2s`, `block:2s` (its thread does nothing
+//! else meanwhile); each at every pass, or with `@n` at the n-th one only. `off` is for detectors.
 
 use std::{
     sync::{
@@ -87,6 +87,20 @@ pub const DETECTORS: &[(&str, &str)] = &[
         "the invalid index of a build that broke",
     ),
     ("pool.client-check", "to the server: that its client died"),
+    (
+        "breaker.count",
+        "a version that fails on one tenant after another",
+    ),
+    ("brake.pull", "trouble that is the server's and no tenant's"),
+    (
+        "lead.expiry",
+        "that who leads has stopped renewing its lease",
+    ),
+    ("primary.standby", "a server that only follows another"),
+    (
+        "primary.timeline",
+        "an old primary that a failover left behind",
+    ),
 ];
 
 #[derive(Debug, Clone, PartialEq)]
@@ -95,6 +109,7 @@ enum Action {
     Panic,
     Error,
     Sleep(Duration),
+    Block(Duration),
     Off,
 }
 
@@ -145,6 +160,7 @@ pub async fn pass(name: &'static str) -> Result<()> {
                 tracing::debug!("sleeps at {name}");
                 tokio::time::sleep(time).await;
             }
+            Action::Block(time) => std::thread::sleep(time),
             Action::Off => {}
         }
     }
@@ -193,8 +209,13 @@ fn entry_of(entry: &str) -> Result<Armed, String> {
         "error" => Action::Error,
         "off" => Action::Off,
         other => {
-            let time = other.strip_prefix("sleep:").ok_or("no such action")?;
-            Action::Sleep(humantime::parse_duration(time).map_err(|error| error.to_string())?)
+            let (action, time) = other.split_once(':').ok_or("no such action")?;
+            let time = humantime::parse_duration(time).map_err(|error| error.to_string())?;
+            match action {
+                "sleep" => Action::Sleep(time),
+                "block" => Action::Block(time),
+                _ => return Err("no such action".to_owned()),
+            }
         }
     };
     let table = if action == Action::Off {

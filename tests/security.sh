@@ -86,12 +86,14 @@ else
     echo 'S8   open    TLS (S8, S9, S10): tests/it/tls.rs is not there yet'
 fi
 check S11 'test: a password file that others may read is not read' tests --lib pg::conninfo::tests::a_password_file_that_others_may_read_is_ignored_with_a_warning
+check S11 'test: a readable configuration file with a password is warned about' tests security::privacy::a_configuration_file_with_a_password_that_everybody_may_read_is_warned_about
 check S12 'test: a canary password at trace level, in every wrong place' tests passwords::a_password_is_asked_for_and_never_shown
 check S13 'test: rows of customers are in no log and not in the ledger' tests security::privacy::what_customers_wrote_is_in_no_log_and_not_in_the_ledger
 check S14 'test: loopback by default, a warning otherwise' tests security::network::an_address_that_others_reach_is_warned_about_and_the_default_is_not_one
 check S16 'test: 500 slow clients, 1 MB of head, idle ones; 99th percentile of a scrape' tests security::network::five_hundred_slow_clients_a_huge_head_and_idle_ones_cost_a_scrape_nothing
 check S17 'test: no tenant in the metrics, as many series at 10 and 210 tenants' tests security::privacy::metrics_name_no_tenant_and_do_not_grow_with_the_fleet
 check S21 'test: a database that is away is no reason for the watchdog' tests http::readiness_follows_the_database_and_liveness_does_not
+check S21 'test: loops that hang and threads that are blocked are one' tests stop::slow::a_daemon_that_hangs_tells_systemd_no_longer_that_it_lives
 check S23 'test: a hostile server costs an error and no memory' tests security::network::a_hostile_server_costs_an_error_and_no_memory
 check S25 'tests: servers that are too old or have known holes' tests --lib pg::server::tests::a_server_before_14_is_refused_by_name pg::server::tests::a_minor_with_known_holes_is_warned_about_and_others_are_not
 check S26 'tests: migrations that others may write, links that lead out' tests --lib migrations::set::tests::a_directory_or_file_that_others_may_write_is_refused migrations::set::tests::a_group_may_write_only_where_it_is_the_owners_own migrations::set::tests::a_link_may_not_lead_out_of_the_directory

@@ -153,13 +153,10 @@ async fn head_check(engine: &Engine, app: &Client) -> Outcome<()> {
             .query_typed(include_str!("head_check.sql"), &[])
             .await?;
         bare.push(start.elapsed());
-        if !doubtful.tenants.is_empty() || !rows.is_empty() {
-            return Err(format!(
-                "{} and {} tenants are in doubt",
-                doubtful.tenants.len(),
-                rows.len()
-            )
-            .into());
+        if !doubtful.is_empty() || !rows.is_empty() {
+            return Err(
+                format!("{} and {} tenants are in doubt", doubtful.len(), rows.len()).into(),
+            );
         }
     }
     compare(

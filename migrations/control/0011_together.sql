@@ -3,7 +3,9 @@
 -- each tenant is then worked on alone, by `guard` and `record`.
 
 -- SQLSTATEs as there: TD001 busy, TD002 stale, TD003 astray.
-CREATE FUNCTION tenantd.guard_all(p_tenants text[], p_schemas text[], p_namespaces oid[], p_digest text)
+-- p_relations, p_types: the tenant's own that the file changes by names without a schema, see `tenantd.inside`.
+CREATE FUNCTION tenantd.guard_all(
+    p_tenants text[], p_schemas text[], p_namespaces oid[], p_digest text, p_relations text[], p_types text[])
 RETURNS void LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     v_schema text;
@@ -25,6 +27,14 @@ BEGIN
         RAISE EXCEPTION 'the ledger of schema "%" has changed since the plan was made', v_schema
             USING ERRCODE = 'TD002';
     END IF;
+    SELECT format('%I.%I', s, o.name) INTO v_schema FROM unnest(p_schemas) s, (
+        SELECT r AS name, false AS type FROM unnest(p_relations) r UNION ALL SELECT t, true FROM unnest(p_types) t) o
+    WHERE CASE WHEN o.type THEN to_regtype(format('%I.%I', s, o.name))::oid
+               ELSE to_regclass(format('%I.%I', s, o.name))::oid END IS NULL
+    LIMIT 1;
+    IF FOUND THEN
+        RAISE EXCEPTION 'there is no %', v_schema USING ERRCODE = 'TD002';
+    END IF;
     PERFORM set_config('tenantd.guard', p_digest, true);
 END $$;
 
@@ -34,23 +44,11 @@ CREATE FUNCTION tenantd.record_all(
 RETURNS void LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     v_recorded bigint;
-    v_outside  text;
     v_schema   record;
 BEGIN
     IF current_setting('tenantd.guard', true) IS DISTINCT FROM p_before THEN
         RAISE EXCEPTION 'the migration left its transaction' USING ERRCODE = 'TD003';
     END IF;
-    -- A name that the schema lacks leads on along the search path.
-    SELECT format('%I.%I', n.nspname, c.relname) INTO v_outside
-    FROM pg_locks l JOIN pg_class c ON c.oid = l.relation JOIN pg_namespace n ON n.oid = c.relnamespace
-    WHERE l.pid = pg_backend_pid() AND l.locktype = 'relation' AND l.mode = 'AccessExclusiveLock'
-      AND c.relnamespace <> ALL (p_namespaces) AND n.nspname NOT IN ('pg_toast', 'pg_catalog')
-    LIMIT 1;
-    IF FOUND THEN
-        RAISE EXCEPTION 'the migration created, altered or dropped % outside its schema', v_outside
-            USING ERRCODE = 'TD003';
-    END IF;
-
     WITH recorded AS (
         UPDATE tenantd.tenant t
         SET namespace = g.namespace, version = p_version, digest = p_digest,

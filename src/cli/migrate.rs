@@ -30,6 +30,9 @@ const BUSY: Duration = Duration::from_secs(60);
 /// How often the orders for the fleet are read again.
 const OBEY: Duration = Duration::from_secs(1);
 
+/// Ids read at a time.
+const HEADS: u32 = 4000;
+
 /// A wait that is worth a command's while.
 const SHORTLY: Duration = Duration::from_millis(250);
 
@@ -162,10 +165,15 @@ async fn together(
     trouble: &Mutex<Option<String>>,
 ) -> Result<Vec<Line>> {
     let mut lines = Vec::with_capacity(ids.len());
+    let mut open = ids.to_vec();
     let mut alone = Vec::new();
-    if all {
-        let taken = engine.reconciler.batch(ids, Reason::Sweep).await?;
-        for (id, taken) in ids.iter().zip(taken) {
+    if !all {
+        alone.extend(open.drain(..).map(|id| (id, Reason::Manual)));
+    }
+    while !open.is_empty() {
+        let taken = engine.reconciler.batch(&open, Reason::Sweep).await?;
+        let before = lines.len();
+        for (id, taken) in std::mem::take(&mut open).into_iter().zip(taken) {
             match taken {
                 // A person asks now, so what waits for its time is tried; what waits for `resume` is not.
                 Taken::Done(outcome)
@@ -175,17 +183,16 @@ async fn together(
                 }
                 Taken::Done(outcome) => lines.push(line(id.to_string(), *outcome)),
                 Taken::Alone => alone.push((id, Reason::Sweep)),
+                Taken::Later => open.push(id),
             }
         }
-        bar.done(lines.len());
-    } else {
-        alone.extend(ids.iter().map(|id| (id, Reason::Manual)));
+        bar.done(lines.len() - before);
     }
     for (id, reason) in alone {
         if all && lock(trouble).is_some() {
             break;
         }
-        let outcome = patiently(engine, id, reason, all).await?;
+        let outcome = patiently(engine, &id, reason, all).await?;
         if outcome.trouble.is_some() {
             lock(trouble).clone_from(&outcome.message);
         }
@@ -257,19 +264,23 @@ async fn patiently(engine: &Engine, id: &str, reason: Reason, all: bool) -> Resu
 }
 
 async fn migrate_all(engine: &Engine) -> Result<Vec<Line>> {
-    let ids = pending(engine)
-        .await?
-        .into_iter()
-        .map(|tenant| tenant.id)
-        .collect();
-    migrate(engine, ids, true).await
-}
-
-/// Every tenant that tenantd may bring to head.
-async fn pending(engine: &Engine) -> Result<Vec<Tenant>> {
     let client = engine.reconciler.pool().get().await?;
     let loaded = engine.reconciler.loaded();
-    loaded.census.list(&client, Which::In(&healing())).await
+    let mut ids: Vec<String> = Vec::new();
+    loop {
+        let after = ids.last().map_or("", String::as_str);
+        let more = loaded.census.behind(&client, after, HEADS).await?;
+        let last = more.len() < HEADS as usize;
+        ids.extend(more);
+        if last {
+            break;
+        }
+    }
+    drop(client);
+    let mut lines = migrate(engine, ids, true).await?;
+    // Who needs a person is told by `status`.
+    lines.retain(|line| line.outcome != ReconcileOutcome::LeftAlone);
+    Ok(lines)
 }
 
 /// The states that tenantd mends by itself.

@@ -4,6 +4,7 @@ mod adopt;
 mod check;
 mod dry_run;
 mod exit;
+mod exposed;
 mod fix;
 mod hold;
 mod install;
@@ -107,6 +108,9 @@ pub(crate) async fn run(arguments: Arguments) -> Result<Code> {
     let format = arguments.output;
     let config = load(&arguments)?;
     logging::start(&config.log, matches!(arguments.command, Command::Run));
+    if let (Command::Run, Some(file)) = (&arguments.command, &arguments.config) {
+        exposed::warn(file);
+    }
     match arguments.command {
         Command::Run => run::run(config).await,
         Command::Status(arguments) => status::run(config, arguments, format).await,

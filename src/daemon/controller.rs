@@ -23,6 +23,7 @@ use super::{
     http::{self, Endpoints},
     lead::Lead,
     listener::Ears,
+    peers::Peers,
     retry::{self, Said},
     rollout::Rollout,
     sweeper::{Nudge, Sweeper},
@@ -230,6 +231,7 @@ async fn serve(
             echo,
             poll_interval: config.sweep.poll_interval,
             instance: engine.instance.clone(),
+            peers: Peers::new(engine.instance.clone()),
         }
         .run(),
     );

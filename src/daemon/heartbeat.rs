@@ -70,6 +70,11 @@ impl Echo {
             numbers.heard = numbers.sent;
             numbers.due = None;
         });
+        self.ask();
+    }
+
+    /// Asks for a heartbeat now.
+    pub fn ask(&self) {
         self.asked.notify_one();
     }
 

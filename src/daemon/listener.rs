@@ -12,6 +12,7 @@ use tracing::{debug, info, warn};
 use super::{
     health::{Health, Loop},
     heartbeat::Echo,
+    peers::Peers,
     retry::{self, Said},
     sweeper::Nudge,
     work::SharedQueue,
@@ -66,6 +67,8 @@ pub struct Ears {
     pub poll_interval: Duration,
     /// Id of this daemon, in the payload of its echoes.
     pub instance: String,
+    /// The others, who hear the same events.
+    pub peers: Peers,
 }
 
 /// How a connection ended.
@@ -235,10 +238,15 @@ impl Ears {
         if notification.channel() != BEAT {
             return self.receive(notification.channel(), notification.payload());
         }
-        let own = notification.payload().strip_prefix(&*self.instance);
-        let Some(number) = own.and_then(|rest| rest.trim_start().parse().ok()) else {
-            return; // another daemon's
-        };
+        let (id, number) = notification.payload().split_once(' ').unwrap_or_default();
+        if id != self.instance {
+            if uuid::Uuid::try_parse(id).is_ok() && self.peers.heard(id) {
+                // It has not heard of us either.
+                self.echo.ask();
+            }
+            return;
+        }
+        let Ok(number) = number.parse() else { return };
         self.echo.heard(number);
         if self.metrics.listener_connected.get() == 0 {
             self.connected();
@@ -275,7 +283,7 @@ impl Ears {
                 );
                 EventOutcome::Rejected
             }
-            Some(id) => match self.queue.wake(&id, reason) {
+            Some(id) => match self.queue.wake_in(self.peers.head_start(&id), &id, reason) {
                 Woken::Queued => EventOutcome::Queued,
                 Woken::Coalesced => EventOutcome::Coalesced,
                 Woken::Rerun => EventOutcome::Rerun,

@@ -8,6 +8,7 @@ pub mod heartbeat;
 pub mod http;
 pub mod lead;
 pub mod listener;
+pub mod peers;
 pub mod retry;
 pub mod rollout;
 pub mod sweeper;

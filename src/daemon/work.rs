@@ -25,7 +25,7 @@ use crate::{
         brake::{self, Brake, Pass, Proof},
         disposition,
         pace::Pace,
-        queue::{Job, Serves, Woken},
+        queue::{Job, Looked, Serves, Woken},
     },
 };
 
@@ -76,7 +76,16 @@ impl Default for SharedQueue {
 impl SharedQueue {
     /// See [`Queue::wake`].
     pub fn wake(&self, key: &str, reason: Reason) -> Woken {
-        let woken = self.with(|queue| queue.wake(key, reason, Instant::now()));
+        self.wake_in(Duration::ZERO, key, reason)
+    }
+
+    /// See [`Queue::wake_at`].
+    pub fn wake_in(&self, delay: Duration, key: &str, reason: Reason) -> Woken {
+        let now = Instant::now();
+        let woken = self.with(|queue| match delay {
+            Duration::ZERO => queue.wake(key, reason, now),
+            _ => queue.wake_at(now + delay, key, reason, now),
+        });
         if woken != Woken::Dropped {
             self.changed.tell();
         }
@@ -131,9 +140,9 @@ impl SharedQueue {
         self.changed.tell();
     }
 
-    /// Gives back what needs a run of its own.
-    fn alone(&self, job: &Job) {
-        self.with(|queue| queue.alone(job));
+    /// Gives back what was not done.
+    fn give_back(&self, job: &Job, looked: Looked) {
+        self.with(|queue| queue.give_back(job, looked));
         self.changed.tell();
     }
 }
@@ -161,9 +170,9 @@ pub struct Shop {
 }
 
 /// One worker: takes the most urgent tenants, brings them to head, and again until told to stop. `number` counts
-/// the workers from 0. The last one of several leaves the sweep's finds to the others.
+/// the workers from 0. The last one of three or more leaves the sweep's finds to the others.
 pub async fn run(shop: Shop, number: usize, workers: usize, shutdown: CancellationToken) {
-    let serves = match number + 1 == workers && workers > 1 {
+    let serves = match number + 1 == workers && workers > 2 {
         true => Serves::Live,
         false => Serves::Everything,
     };
@@ -192,7 +201,7 @@ pub async fn run(shop: Shop, number: usize, workers: usize, shutdown: Cancellati
             continue;
         }
         for job in jobs.drain(1..) {
-            shop.queue.alone(&job);
+            shop.queue.give_back(&job, Looked::Alone);
         }
         shop.one(&jobs[0], pass, &mut trouble).await;
     }
@@ -214,7 +223,8 @@ impl Shop {
         };
         for (job, taken) in jobs.iter().zip(taken) {
             match taken {
-                Taken::Alone => self.queue.alone(job),
+                Taken::Alone => self.queue.give_back(job, Looked::Alone),
+                Taken::Later => self.queue.give_back(job, Looked::NotYet),
                 Taken::Done(outcome) => {
                     let retry_at = outcome.retry_in.map(|delay| Instant::now() + delay);
                     count(&self.metrics, job, &Ok(*outcome));

@@ -7,6 +7,7 @@ use tokio_postgres::{Client, types::Type};
 use super::census::Release;
 use crate::{
     error::{During, Result},
+    failpoint,
     migrations::Migration,
 };
 
@@ -54,6 +55,9 @@ pub async fn count(
     successes: u32,
     error: &str,
 ) -> Result<Option<Counted>> {
+    if failpoint::off("breaker.count") {
+        return Ok(None);
+    }
     let rows = client
         .query_typed(
             include_str!("breaker_count.sql"),

@@ -55,6 +55,11 @@ const MIGRATIONS: &[(i32, &str, &str)] = &[
         include_str!("../../migrations/control/0008_search_path.sql"),
     ),
     (
+        9,
+        "inside",
+        include_str!("../../migrations/control/0009_inside.sql"),
+    ),
+    (
         11,
         "together",
         include_str!("../../migrations/control/0011_together.sql"),

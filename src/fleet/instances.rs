@@ -6,7 +6,10 @@ use std::time::Duration;
 use tokio_postgres::{Client, types::Type};
 
 use super::rollout::Orders;
-use crate::error::{During, Result};
+use crate::{
+    error::{During, Result},
+    failpoint,
+};
 
 /// How long a heartbeat counts.
 pub const HEARTBEAT_COUNTS: Duration = Duration::from_secs(15);
@@ -14,6 +17,9 @@ pub const HEARTBEAT_COUNTS: Duration = Duration::from_secs(15);
 pub const LEASE: Duration = Duration::from_secs(10);
 /// Above this the queue gets no notification of ours: when it is full, nobody can commit any more.
 const QUEUE_LIMIT: f64 = 0.5;
+
+const BEAT: &str = include_str!("beat.sql");
+const EXPIRED: &str = " OR l.expires_at < pg_catalog.clock_timestamp()";
 
 /// A daemon, as its heartbeats describe it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -56,9 +62,13 @@ pub struct Beat {
 /// # Errors
 /// When the database does not answer.
 pub async fn beat(client: &Client, own: &Instance, timeline: i32, echo: &str) -> Result<Beat> {
+    let mut sql = BEAT.to_owned();
+    if failpoint::off("lead.expiry") {
+        sql = sql.replace(EXPIRED, "");
+    }
     let rows = client
         .query_typed(
-            include_str!("beat.sql"),
+            &sql,
             &[
                 (&own.id, Type::TEXT),
                 (&own.host, Type::TEXT),

@@ -18,6 +18,7 @@ mod lexical;
 mod locks;
 mod names;
 mod outside;
+mod own;
 mod statements;
 #[cfg(test)]
 mod tests;
@@ -31,6 +32,7 @@ use squawk_syntax::{
 
 pub use locks::{Lock, Locks, Mode};
 pub use outside::{Alone, Outside, Plain};
+pub use own::Names;
 
 /// The parser recurses once per nested bracket; its debug build overflows a 2 MB thread after a
 /// few hundred. This is address space, of which only what is used becomes memory.
@@ -69,6 +71,10 @@ pub struct Statement {
     pub line: usize,
     /// Why it cannot run in a transaction, if so.
     pub alone: Option<Alone>,
+    /// What it changes by a name without a schema: that has to be the tenant's own.
+    pub changes: Names,
+    /// Whether that is not known from the statements before it.
+    pub look: bool,
 }
 
 /// What reading a file tells about it.
@@ -167,15 +173,19 @@ fn inspect(text: &str) -> Parsed {
     let parse = SourceFile::parse(text);
     let root = parse.syntax_node();
     let lines = Lines::new(text);
+    let mut known = own::Known::default();
     let statements: Vec<(SyntaxNode, Statement)> = root
         .children()
         .filter(is_statement)
         .map(|node| {
+            let (changes, look) = known.next(&node);
             let statement = Statement {
                 offset: start(&node),
                 end: node.text_range().end().into(),
                 line: lines.of(start(&node)),
                 alone: outside::alone(&node),
+                changes,
+                look,
             };
             (node, statement)
         })

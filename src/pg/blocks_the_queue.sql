@@ -6,6 +6,7 @@ SELECT pg_catalog.format('process %s (%s, user %s, database %s), %s', a.pid,
                 ELSE 'in a transaction since ' || pg_catalog.date_trunc('seconds', a.xact_start)::text END)
 FROM pg_catalog.pg_stat_activity a
 WHERE a.pid <> pg_catalog.pg_backend_pid() AND a.backend_type = 'client backend'
-  AND (a.xact_start IS NOT NULL OR a.wait_event = 'ClientWrite')
+  -- An idle session in a transaction is reading notifications right now.
+  AND (a.xact_start IS NOT NULL AND a.state <> 'idle' OR a.wait_event = 'ClientWrite')
 ORDER BY a.wait_event IS NOT DISTINCT FROM 'ClientWrite' DESC, a.query ~* '\mlisten\M' DESC, a.xact_start
 LIMIT 1

@@ -114,6 +114,13 @@ fn resolve_on(
     })
 }
 
+/// Whether a connection string has a password in it.
+pub fn holds_password(text: &str) -> bool {
+    let pairs = parse::connection_string(text.trim()).unwrap_or_default();
+    let secret = |pair: &parse::Pair| pair.key.contains("password") && !pair.value.is_empty();
+    pairs.iter().any(secret)
+}
+
 impl Target {
     /// How many hosts are tried, at least one.
     pub fn hosts(&self) -> usize {

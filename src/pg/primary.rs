@@ -7,7 +7,10 @@ use std::sync::Mutex;
 
 use tokio_postgres::{Client, SimpleQueryMessage, SimpleQueryRow};
 
-use crate::error::{Error, Result};
+use crate::{
+    error::{Error, Result},
+    failpoint,
+};
 
 /// What tells one server from another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -106,7 +109,7 @@ impl Seen {
     /// [`Error::WrongServer`] for a standby, a read-only session, another system, an older timeline.
     pub fn admit(&self, target: &str, look: Look) -> Result<()> {
         let refuse = |why: String| Err(Error::WrongServer(format!("connect to {target}: {why}")));
-        if look.standby {
+        if look.standby && !failpoint::off("primary.standby") {
             return refuse(
                 "this server is a standby (in recovery); name the primary, or all hosts".into(),
             );
@@ -127,11 +130,15 @@ impl Seen {
                  on it and restart tenantd",
                 now.system, before.system
             )),
-            Some(before) if before.timeline > now.timeline => refuse(format!(
-                "this server is on timeline {}, and timeline {} was seen already: an old primary that a failover \
+            Some(before)
+                if before.timeline > now.timeline && !failpoint::off("primary.timeline") =>
+            {
+                refuse(format!(
+                    "this server is on timeline {}, and timeline {} was seen already: an old primary that a failover \
                  left behind; shut it down",
-                now.timeline, before.timeline
-            )),
+                    now.timeline, before.timeline
+                ))
+            }
             _ => {
                 *seen = Some(now);
                 Ok(())

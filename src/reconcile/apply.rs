@@ -4,7 +4,6 @@ use futures::{TryStreamExt as _, pin_mut};
 use tokio_postgres::{Client, SimpleQueryMessage};
 
 use super::message::Message;
-use crate::fleet::Release;
 
 /// An apply that ended early. What was committed stays committed, and recorded.
 #[derive(Debug)]
@@ -35,17 +34,13 @@ impl ApplyError {
 ///
 /// # Errors
 /// At the first statement that fails; the session is then in a failed transaction or gone.
-pub async fn apply(
-    client: &Client,
-    release: &Release,
-    message: &Message,
-) -> Result<(), ApplyError> {
+pub async fn apply(client: &Client, message: &Message) -> Result<(), ApplyError> {
     let (answered, result) = send(client, &message.sql).await;
     result.map_err(|source| {
         let position = source.as_db_error().and_then(|error| error.position());
         ApplyError {
             committed: message.committed(answered),
-            place: message.locate(release, position, answered),
+            place: message.locate(position, answered),
             alone: false,
             source,
         }

@@ -26,6 +26,7 @@ pub use crate::metrics::BrakeReason;
 use crate::{
     config::Retry,
     error::{Error, asks_for_password},
+    failpoint,
     metrics::Metrics,
 };
 
@@ -178,6 +179,9 @@ impl Brake {
 
     /// A run on `tenant` met trouble; when to try that tenant again.
     pub fn pull(&self, reason: BrakeReason, tenant: &str, pass: Pass, text: &str) -> Duration {
+        if failpoint::off("brake.pull") {
+            return disposition::backoff(&PROBE, 1);
+        }
         let now = Instant::now();
         let mut state = self.state();
         if state.strikes.len() >= REMEMBERED {

@@ -9,12 +9,16 @@
 //! Settings are transaction-local, so nothing is left behind whether it commits or not. Where each part
 //! begins is remembered (`parts.rs`).
 
-use std::fmt::Write as _;
-
 pub use super::parts::Message;
-use super::{parts::Part, work::Work};
+use super::{
+    parts::{Part, Place},
+    work::Work,
+};
 use crate::{
-    migrations::Migration,
+    migrations::{
+        Migration,
+        check::{Names, Statement},
+    },
     pg::ident::{Ident, Literal, Nullable, text_array},
 };
 
@@ -52,7 +56,7 @@ impl Message {
                 message.ours(BEFORE, 1);
             }
             for file in files {
-                message.file(file);
+                message.file(work, file);
             }
             message.close(work, &namespace, files);
             digest = files.last().map(|file| file.digest.as_str());
@@ -73,8 +77,22 @@ impl Message {
     }
 
     /// One transaction that holds no file: `ours` in it is run under the guard.
-    pub(super) fn guarded(work: Work<'_>, files: &[Migration], ours: &str) -> Self {
-        let mut message = Self::begun(work, files);
+    pub(super) fn guarded(work: Work<'_>, ours: &str) -> Self {
+        let mut message = Self::begun(work, &[]);
+        message.ours(ours, 1);
+        message.commit(Part::Ours);
+        message
+    }
+
+    /// As `guarded`, before a statement that refuses a transaction: what it will change is the tenant's own.
+    pub(super) fn before(
+        work: Work<'_>,
+        file: &Migration,
+        statement: &Statement,
+        ours: &str,
+    ) -> Self {
+        let mut message = Self::begun(work, &[]);
+        message.look_up(work, file, &statement.changes, statement.line);
         message.ours(ours, 1);
         message.commit(Part::Ours);
         message
@@ -85,12 +103,13 @@ impl Message {
         let mut message = Self::begun(work, std::slice::from_ref(file));
         message.become_role(work);
         let statement = &file.statements[index];
-        message.part(Part::File(file.ordinal), 1);
-        let _ = write!(
-            message.sql,
-            "{}\n;\n",
-            &file.sql[statement.offset..statement.end]
-        );
+        message.look_up(work, file, &statement.changes, statement.line);
+        let place = Place {
+            ordinal: file.ordinal,
+            line: statement.line,
+            statements: vec![statement.line],
+        };
+        message.text(place, &file.sql[statement.offset..statement.end]);
         if work.settings.role.is_some() {
             message.ours("SELECT pg_catalog.set_config('role', 'none', true)", 1);
         }
@@ -206,11 +225,31 @@ impl Message {
         );
     }
 
-    fn file(&mut self, file: &Migration) {
-        let (sql, statements) = file.in_transaction();
-        self.part(Part::File(file.ordinal), statements.len());
-        // The line end closes a comment, the semicolon a statement; an empty statement is not answered.
-        let _ = write!(self.sql, "{sql}\n;\n");
+    fn file(&mut self, work: Work<'_>, file: &Migration) {
+        for piece in file.pieces() {
+            if let Some(names) = piece.names {
+                self.look_up(work, file, names, piece.statements[0].line);
+            }
+            let place = Place {
+                ordinal: file.ordinal,
+                line: piece.line,
+                statements: piece.statements.iter().map(|it| it.line).collect(),
+            };
+            self.text(place, piece.sql);
+        }
+    }
+
+    /// Asks whether these names lead out of the tenant's schema; it is the file's fault if they do.
+    fn look_up(&mut self, work: Work<'_>, file: &Migration, names: &Names, line: usize) {
+        if names.is_empty() {
+            return;
+        }
+        let place = Place {
+            ordinal: file.ordinal,
+            line,
+            statements: vec![line],
+        };
+        self.text(place, &names.look_up(&work.tenant.schema));
     }
 
     fn close(&mut self, work: Work<'_>, namespace: &str, files: &[Migration]) {

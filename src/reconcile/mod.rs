@@ -17,6 +17,7 @@ pub mod quick;
 pub mod reconciler;
 pub mod runner;
 mod running;
+mod share;
 mod together;
 pub mod watch;
 pub mod work;

@@ -53,7 +53,7 @@ pub async fn run(client: &Client, work: Work<'_>, file: &Migration) -> Result<()
         match &statement.alone {
             None => {
                 let message = Message::statement(work, file, index, &journal);
-                let sent = apply(client, work.release, &message).await;
+                let sent = apply(client, &message).await;
                 sent.map_err(|error| at(error, file, statement))?;
             }
             Some(alone) => {
@@ -65,8 +65,8 @@ pub async fn run(client: &Client, work: Work<'_>, file: &Migration) -> Result<()
                     alone,
                 };
                 one.run(before).await?;
-                let message = Message::guarded(work, &[], &journal);
-                apply(client, work.release, &message).await?;
+                let message = Message::guarded(work, &journal);
+                apply(client, &message).await?;
             }
         }
         before = Before::default();
@@ -76,12 +76,7 @@ pub async fn run(client: &Client, work: Work<'_>, file: &Migration) -> Result<()
         Literal(&work.tenant.id),
         Literal(&work.tenant.schema)
     );
-    apply(
-        client,
-        work.release,
-        &Message::recorded(work, file, &finish),
-    )
-    .await?;
+    apply(client, &Message::recorded(work, file, &finish)).await?;
     session(
         client,
         "SELECT pg_catalog.pg_advisory_unlock_all(); RESET ALL; RESET SESSION AUTHORIZATION",
@@ -113,7 +108,7 @@ async fn enter(
         text_array(digests.iter().map(String::as_str)),
         Literal(&work.settings.instance),
     );
-    let message = Message::guarded(work, &[], &enter);
+    let message = Message::guarded(work, &enter);
     let stream = client.simple_query_raw(&message.sql).await;
     let stream = stream.map_err(ApplyError::without_place)?;
     pin_mut!(stream);
@@ -163,8 +158,8 @@ impl One<'_> {
             "SELECT tenantd.outside_begin({schema}, {})",
             Nullable(index)
         );
-        let message = Message::guarded(self.work, &[], &begin);
-        apply(self.client, self.work.release, &message).await?;
+        let message = Message::before(self.work, self.file, self.statement, &begin);
+        apply(self.client, &message).await?;
         self.settings().await?;
         self.drop_leftovers().await?;
         let _ = failpoint::pass("outside.begun").await;
@@ -295,11 +290,10 @@ async fn session(client: &Client, sql: &str) -> Result<(), ApplyError> {
     sent.map(drop).map_err(ApplyError::without_place)
 }
 
-/// The error of a statement, with its place: the server counts from the statement's beginning.
+/// The error of a statement, with its place.
 fn at(error: ApplyError, file: &Migration, statement: &Statement) -> ApplyError {
-    let line = error.place.map_or(1, |(_, line)| line);
     ApplyError {
-        place: Some((file.ordinal, statement.line + line - 1)),
+        place: error.place.or(Some((file.ordinal, statement.line))),
         ..error
     }
 }

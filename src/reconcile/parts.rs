@@ -5,17 +5,26 @@ use std::fmt::Write as _;
 
 use tokio_postgres::error::ErrorPosition;
 
-use crate::fleet::Release;
-
 /// Part of a message.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, PartialEq, Eq)]
 pub(super) enum Part {
     /// Statements of ours.
     Ours,
-    /// A migration file, by ordinal.
-    File(usize),
+    /// Text of a migration file, or asked on behalf of it.
+    File(Place),
     /// The commit of a transaction whose last file has this ordinal.
     Commit(usize),
+}
+
+/// Where text comes from.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Place {
+    /// Ordinal of the file.
+    pub(super) ordinal: usize,
+    /// Its line where the text begins.
+    pub(super) line: usize,
+    /// Its lines where the statements begin.
+    pub(super) statements: Vec<usize>,
 }
 
 /// The text of a message and the map of its parts.
@@ -45,6 +54,14 @@ impl Message {
     pub(super) fn ours(&mut self, sql: &str, statements: usize) {
         self.part(Part::Ours, statements);
         let _ = writeln!(self.sql, "{sql};");
+    }
+
+    /// Text of a file. The line end closes a comment, the semicolon a statement; an empty statement is not
+    /// answered.
+    pub(super) fn text(&mut self, place: Place, sql: &str) {
+        let statements = place.statements.len();
+        self.part(Part::File(place), statements);
+        let _ = write!(self.sql, "{sql}\n;\n");
     }
 
     pub(super) fn part(&mut self, part: Part, statements: usize) {
@@ -77,7 +94,6 @@ impl Message {
     /// where it gives one, else by counting the statements that were answered.
     pub fn locate(
         &self,
-        release: &Release,
         position: Option<&ErrorPosition>,
         answered: usize,
     ) -> Option<(usize, usize)> {
@@ -93,26 +109,21 @@ impl Message {
                 .iter()
                 .rev()
                 .find(|(_, span)| span.start <= byte)?;
-            let Part::File(ordinal) = part else {
+            let Part::File(place) = part else {
                 return None;
             };
-            return Some((
-                *ordinal,
-                self.sql[span.start..byte].matches('\n').count() + 1,
-            ));
+            let lines = self.sql[span.start..byte].matches('\n').count();
+            return Some((place.ordinal, place.line + lines));
         }
         let mut before = 0;
         for (part, span) in &self.parts {
-            if let Part::File(ordinal) = part
-                && answered < before + span.statements
-            {
-                let (_, statements) = release.set.files()[ordinal - 1].in_transaction();
-                return Some((*ordinal, statements[answered - before].line));
+            if answered < before + span.statements {
+                let Part::File(place) = part else {
+                    return None;
+                };
+                return Some((place.ordinal, place.statements[answered - before]));
             }
             before += span.statements;
-            if answered < before {
-                return None;
-            }
         }
         None
     }

@@ -59,9 +59,18 @@ pub enum Woken {
 
 #[derive(Debug, Clone, Copy)]
 enum Place {
-    Waiting { lane: Lane, since: Instant },
-    Later { due: Instant },
-    InFlight { rerun: Option<(Reason, Instant)> },
+    Waiting {
+        lane: Lane,
+        since: Instant,
+    },
+    Later {
+        due: Instant,
+        reason: Reason,
+        since: Instant,
+    },
+    InFlight {
+        rerun: Option<(Reason, Instant)>,
+    },
 }
 
 /// Keys that wait for one reason. Those that were looked at already and need a run of their own go first.
@@ -71,8 +80,9 @@ struct Lane {
     looked: Looked,
 }
 
+/// Whether it is known what a key needs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Looked {
+pub enum Looked {
     /// Needs a run of its own.
     Alone,
     /// May be looked at with others.
@@ -170,7 +180,13 @@ impl Queue {
                 }
                 Woken::Coalesced
             }
-            Place::Later { due } => {
+            // An event will be answered sooner than a sweep asks for.
+            Place::Later { reason: event, .. }
+                if reason == Reason::Sweep && event != Reason::Retry =>
+            {
+                Woken::Coalesced
+            }
+            Place::Later { due, .. } => {
                 self.later.remove(&(due, Key::clone(&key)));
                 self.wait(key, reason, now);
                 Woken::Queued
@@ -185,6 +201,26 @@ impl Queue {
                 Woken::Rerun
             }
         }
+    }
+
+    /// Asks for a run that somebody else may make until `due`; not put off further than it is.
+    pub fn wake_at(&mut self, due: Instant, key: &str, reason: Reason, now: Instant) -> Woken {
+        let (mut due, mut reason, mut since) = (due, reason, now);
+        match self.places.get(key).copied() {
+            None if self.places.len() >= self.capacity && !self.evict() => return Woken::Dropped,
+            None => {}
+            Some(Place::Later {
+                due: before,
+                reason: other,
+                since: at,
+            }) => {
+                self.later.remove(&(before, Key::from(key)));
+                (due, reason, since) = (due.min(before), reason.min(other), since.min(at));
+            }
+            Some(_) => return self.wake(key, reason, now),
+        }
+        self.put_off(Key::from(key), due, reason, since);
+        Woken::Queued
     }
 
     /// The most urgent run, now in flight. `None`: nothing is due.
@@ -206,8 +242,10 @@ impl Queue {
             } else {
                 most
             };
+            // Events have an order of their own: each daemon's own tenants first.
+            let scattered = self.scattered && matches!(lane.reason, Reason::Retry | Reason::Sweep);
             while jobs.len() < most
-                && let Some(key) = pick(keys, self.scattered)
+                && let Some(key) = pick(keys, scattered)
             {
                 if let Some(place) = self.places.get_mut(&key)
                     && let &mut Place::Waiting {
@@ -233,15 +271,15 @@ impl Queue {
         jobs
     }
 
-    /// Gives a run back that was taken with others and has to be made alone. A wakeup meanwhile is part of it.
-    pub fn alone(&mut self, job: &Job) {
+    /// Gives a run back that was taken with others and not made: it may be taken with others again, or has to be
+    /// made alone. A wakeup meanwhile is part of it.
+    pub fn give_back(&mut self, job: &Job, looked: Looked) {
         let Some((key, Place::InFlight { rerun })) = self.places.remove_entry(&job.key) else {
             debug_assert!(false, "{} was not in flight", job.key);
             return;
         };
         self.in_flight -= 1;
         let reason = rerun.map_or(job.reason, |(reason, _)| reason.min(job.reason));
-        let looked = Looked::Alone;
         self.enter(key, Lane { reason, looked }, job.since);
     }
 
@@ -259,10 +297,7 @@ impl Queue {
         self.in_flight -= 1;
         match (rerun, retry_at) {
             (Some((reason, since)), _) => self.wait(key, reason, since),
-            (None, Some(due)) => {
-                self.later.insert((due, Key::clone(&key)));
-                self.places.insert(key, Place::Later { due });
-            }
+            (None, Some(due)) => self.put_off(key, due, Reason::Retry, due),
             (None, None) => {}
         }
     }
@@ -270,11 +305,22 @@ impl Queue {
     /// Makes room by forgetting the tenant that is put off longest: the ledger knows when it is due, and
     /// a sweep finds it then.
     fn evict(&mut self) -> bool {
-        let Some((_, key)) = self.later.pop_last() else {
+        let last = self.later.last().map(|(_, key)| key);
+        let Some(Place::Later {
+            reason: Reason::Retry,
+            ..
+        }) = last.and_then(|key| self.places.get(key))
+        else {
             return false;
         };
+        let (_, key) = self.later.pop_last().expect("it has a last");
         self.places.remove(&key);
         true
+    }
+
+    fn put_off(&mut self, key: Key, due: Instant, reason: Reason, since: Instant) {
+        self.later.insert((due, Key::clone(&key)));
+        self.places.insert(key, Place::Later { due, reason, since });
     }
 
     fn wait(&mut self, key: Key, reason: Reason, since: Instant) {
@@ -293,8 +339,10 @@ impl Queue {
             if *due > now {
                 break;
             }
-            let (due, key) = self.later.pop_first().expect("it has a first");
-            self.wait(key, Reason::Retry, due);
+            let (_, key) = self.later.pop_first().expect("it has a first");
+            if let Some(&Place::Later { reason, since, .. }) = self.places.get(&key) {
+                self.wait(key, reason, since);
+            }
         }
     }
 }
@@ -325,7 +373,7 @@ mod tests {
         queue.scatter(true);
         let keys: Vec<_> = (100..400).map(|n| n.to_string()).collect();
         for key in &keys {
-            queue.wake(key, Reason::Insert, now);
+            queue.wake(key, Reason::Sweep, now);
         }
         let taken = std::iter::from_fn(|| queue.next(now)).map(|job| job.key.to_string());
         let mut taken: Vec<_> = taken.collect();
@@ -393,7 +441,7 @@ mod tests {
         let jobs = queue.take(now, 2, Serves::Everything);
         assert_eq!(queue.wake("a", Reason::Insert, now), Woken::Rerun);
         for job in &jobs {
-            queue.alone(job);
+            queue.give_back(job, Looked::Alone);
         }
         assert_eq!(
             taken(&mut queue, 9, Serves::Live),
@@ -419,6 +467,38 @@ mod tests {
         queue.done("a", Some(due + Duration::from_secs(10)));
         assert_eq!(queue.wake("a", Reason::Manual, due), Woken::Queued);
         assert_eq!(queue.next(due).unwrap().reason, Reason::Manual);
+    }
+
+    #[test]
+    fn what_another_daemon_may_do_first_waits_and_keeps_its_reason() {
+        let (mut queue, now) = queue();
+        let due = now + Duration::from_secs(1);
+        assert_eq!(queue.wake_at(due, "a", Reason::Insert, now), Woken::Queued);
+        assert_eq!(queue.wake("a", Reason::Sweep, now), Woken::Coalesced);
+        let later = due + Duration::from_secs(1);
+        queue.wake_at(later, "a", Reason::Login, now);
+        assert_eq!((queue.next(now), queue.next_due()), (None, Some(due)));
+        let job = queue.next(due).unwrap();
+        assert_eq!((job.reason, job.since), (Reason::Login, now));
+        queue.wake_at(later, "a", Reason::Insert, due);
+        queue.done("a", None);
+        assert_eq!(
+            queue.next(due).unwrap().reason,
+            Reason::Insert,
+            "who has it in hand does not wait for others"
+        );
+    }
+
+    #[test]
+    fn what_another_daemon_may_do_first_is_not_forgotten_by_a_full_queue() {
+        let (mut queue, now) = queue();
+        let due = now + Duration::from_secs(1);
+        for key in ["a", "b", "c"] {
+            queue.wake_at(due, key, Reason::Insert, now);
+        }
+        assert_eq!(queue.wake_at(due, "d", Reason::Login, now), Woken::Dropped);
+        assert_eq!(queue.wake("a", Reason::Login, now), Woken::Queued);
+        assert_eq!(&*queue.next(now).unwrap().key, "a");
     }
 
     #[test]

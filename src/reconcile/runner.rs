@@ -82,7 +82,7 @@ impl Runner for SqlFiles {
                     .collect();
                 let result = match steps {
                     [Step::Outside(_)] => outside::run(client, work, &files[0][0]).await,
-                    _ => apply(client, release, &Message::new(work, create, &files)).await,
+                    _ => apply(client, &Message::new(work, create, &files)).await,
                 };
                 result.map_err(|error| ApplyError {
                     committed: error.committed.or(committed),
@@ -98,7 +98,9 @@ impl Runner for SqlFiles {
     }
 
     fn together(&self, release: &Release, plan: &Plan) -> Option<&Settings> {
-        let shares = |file: &Migration| !file.opaque && file.markers == Markers::default();
+        let shares = |file: &Migration| {
+            !file.opaque && file.markers == Markers::default() && file.pieces().len() == 1
+        };
         let all = plan.steps.iter().all(|step| !step.is_outside())
             && plan.files(release.set.files()).all(shares);
         (all && !plan.create_schema).then_some(&self.settings)

@@ -52,6 +52,83 @@ pub(crate) async fn a_file_that_works_outside_its_schema_is_refused_and_leaves_n
 }
 
 #[tokio::test]
+pub(crate) async fn a_name_that_leads_to_a_shared_object_is_refused_before_it_is_touched() {
+    for (hint, sql) in [
+        ("altered", "ALTER TABLE plans ADD COLUMN stray int"),
+        ("if_exists", "DROP TABLE IF EXISTS plans"),
+        ("index", "CREATE INDEX stray ON plans (id)"),
+        (
+            "after_a_drop",
+            "CREATE TABLE plans (id int); DROP TABLE plans; TRUNCATE plans",
+        ),
+        ("partition", "CREATE TABLE stray () INHERITS (plans)"),
+        ("type", "ALTER TYPE mood ADD VALUE 'stray'"),
+        (
+            "concurrent",
+            "CREATE INDEX CONCURRENTLY stray ON plans (id)",
+        ),
+        ("reindex", "REINDEX TABLE CONCURRENTLY plans"),
+        (
+            "alone",
+            "-- tenantd: transaction=none\nALTER TABLE plans ADD COLUMN stray int",
+        ),
+    ] {
+        let app = App::current(hint, 1).await;
+        app.run("CREATE TABLE public.plans (id int); CREATE TYPE public.mood AS ENUM ('ok')")
+            .await;
+        let shared = "SELECT string_agg(concat_ws(' ', oid, relfilenode, xmin), ', ' ORDER BY oid) || (SELECT count(*) FROM pg_enum)
+                      FROM pg_class WHERE relnamespace = 'public'::regnamespace";
+        let before = app.ask(shared).await;
+        app.migration(
+            "0003_astray.sql",
+            &format!("CREATE TABLE fine (id int);\n{sql};"),
+        );
+        let ran = app.tenantd(&["migrate", "1"]);
+        assert_eq!(ran.code, 4, "{hint}: {ran:?}");
+        assert_eq!(app.state("1").await, "quarantined 0002", "{hint}");
+        assert_eq!(sqlstate(&app, "1").await, "TD003", "{hint}");
+        let error = app.error("1");
+        let line = 2 + sql.lines().count() - 1;
+        assert!(
+            error.contains(&format!(
+                "0003_astray.sql:{line}: the migration would change public."
+            )),
+            "{hint}: {error}"
+        );
+        assert_eq!(app.ask(shared).await, before, "{hint}");
+    }
+}
+
+#[tokio::test]
+async fn names_that_are_the_tenants_own_may_be_shared_ones_too() {
+    let app = App::current("own_names", 1).await;
+    app.run("CREATE TABLE public.items (id serial); CREATE TABLE public.plans (id serial); CREATE TYPE public.mood AS ENUM ('ok')")
+        .await;
+    let shared =
+        "SELECT string_agg(concat_ws(' ', oid, relfilenode, xmin), ', ' ORDER BY oid) FROM pg_class
+                  WHERE relnamespace = 'public'::regnamespace";
+    let before = app.ask(shared).await;
+    app.migration(
+        "0003_plans.sql",
+        "ALTER TABLE items ADD COLUMN plan int;
+         CREATE TABLE plans (id serial PRIMARY KEY, label text);
+         ALTER SEQUENCE plans_id_seq CACHE 10; CREATE INDEX ON plans (label); ALTER TABLE plans RENAME TO tariffs;
+         ALTER INDEX plans_pkey RENAME TO tariffs_pkey; DROP TABLE IF EXISTS nowhere;
+         CREATE TYPE mood AS ENUM ('ok'); ALTER TYPE mood ADD VALUE 'sad'; INSERT INTO public_notes SELECT 1 WHERE false;",
+    );
+    app.run("CREATE TABLE public.public_notes (id int)").await;
+    app.migration(
+        "0004_index.sql",
+        "CREATE INDEX CONCURRENTLY items_plan ON items (plan);",
+    );
+    app.tenant(2).await;
+    app.tenantd(&["migrate", "--all"]).ok();
+    app.tenantd(&["verify", "--all"]).ok();
+    app.run("DROP TABLE public.public_notes").await;
+    assert_eq!(app.ask(shared).await, before);
+}
+
+#[tokio::test]
 async fn a_block_may_do_in_its_own_schema_what_it_likes() {
     let app = App::current("own_schema", 2).await;
     app.run("INSERT INTO tenant_1.items VALUES (1, 'kept')")

@@ -40,7 +40,7 @@ async fn sweeps(daemon: &Daemon) {
 }
 
 #[tokio::test]
-async fn a_version_that_fails_everywhere_reaches_five_tenants_and_those_in_flight() {
+pub(crate) async fn a_version_that_fails_everywhere_reaches_five_tenants_and_those_in_flight() {
     let app = broken("breaker", 30).await;
     let daemon = app.daemon().await;
     opens(&daemon).await;

@@ -26,11 +26,22 @@ async fn head(app: &App) -> String {
     app.ask("SELECT version FROM tenantd.head").await
 }
 
+/// Waits until three daemons have heard each other's heartbeats.
+async fn know_each_other(app: &App) {
+    app.answers(
+        "SELECT count(*) FROM tenantd.instance
+         WHERE heartbeat_at > (SELECT max(started_at) + interval '500ms' FROM tenantd.instance)",
+        "3",
+    )
+    .await;
+}
+
 #[tokio::test]
 async fn three_daemons_bring_a_hundred_tenants_to_head_once_each_and_one_leads() {
     let app = App::new("three").await;
     app.counted("0003").await;
     let daemons = [app.daemon().await, app.daemon().await, app.daemon().await];
+    know_each_other(&app).await;
     app.run("INSERT INTO public.tenants (id) SELECT generate_series(1, 100)")
         .await;
     app.all_ready(&daemons[0], 1..=100).await;
@@ -56,6 +67,37 @@ async fn three_daemons_bring_a_hundred_tenants_to_head_once_each_and_one_leads()
         .ask("SELECT count(*) FROM tenantd.tenant WHERE state <> 'current' OR attempts > 0")
         .await;
     assert_eq!(failed, "0");
+}
+
+#[tokio::test]
+async fn of_three_daemons_that_hear_of_a_tenant_one_takes_it_and_each_takes_some() {
+    let app = App::new("turns").await;
+    let quiet = [
+        "--set",
+        "sweep.interval=1h",
+        "--set",
+        "sweep.full_interval=1h",
+    ];
+    let daemons = [(); 3].map(|()| app.start_with(&quiet));
+    for daemon in &daemons {
+        until("it to listen", async || {
+            (daemon.get("/readyz").await.0 == 200, daemon.log())
+        })
+        .await;
+    }
+    know_each_other(&app).await;
+    for id in 1..=40 {
+        app.tenant(id).await;
+        app.all_ready(&daemons[0], [id]).await;
+    }
+    let mut met = 0.0;
+    for daemon in &daemons {
+        met += daemon.reconciles("insert", "busy").await;
+        let applied = daemon.reconciles("insert", "applied").await;
+        assert!(applied > 2.0, "{applied} by one");
+    }
+    println!("40 tenants by 3 daemons, {met} attempts found another at work");
+    assert!(met <= 4.0, "{met} attempts found another at work");
 }
 
 #[tokio::test]
@@ -196,6 +238,20 @@ async fn an_older_daemon_beside_a_newer_one_keeps_off_its_head_until_it_is_the_l
     app.tenant(3).await;
     app.all_ready(&older, 1..=3).await;
     assert_eq!(app.state("3").await, "current 0002");
+}
+
+#[tokio::test]
+pub(crate) async fn a_lease_that_ran_out_goes_to_a_daemon_that_runs() {
+    let app = App::new("ran_out").await;
+    let leader = app.daemon().await;
+    let follower = app.daemon().await;
+    assert!(leads(&leader).await && !leads(&follower).await);
+    leader.signal("STOP");
+    app.run("UPDATE tenantd.lead SET expires_at = now()").await;
+    until("the other to lead", async || {
+        (leads(&follower).await, follower.log())
+    })
+    .await;
 }
 
 /// Makes the ledger take a daemon that cannot write its heartbeats for one that has stopped.

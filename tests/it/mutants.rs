@@ -12,7 +12,10 @@ use std::{
 };
 
 use crate::support::mutant::{Off, without};
-use crate::{apply, events, faults, guard, locks, outside, roles, states, sweep};
+use crate::{
+    apply, brake, breaker, daemons, events, faults, guard, locks, outside, primary, roles, states,
+    sweep,
+};
 use tenantd::failpoint::DETECTORS;
 
 /// How many run side by side: most of them wait.
@@ -125,6 +128,12 @@ const QUICK: &[Mutant] = &[
         "failed: path",
     ),
     mutant(
+        "where a name leads",
+        Off::Sql("inside", "IF FOUND THEN", "IF false THEN"),
+        apply::a_name_that_leads_to_a_shared_object_is_refused_before_it_is_touched,
+        "altered: Ran",
+    ),
+    mutant(
         "what was altered outside",
         Off::Sql(
             "record",
@@ -200,15 +209,47 @@ const QUICK: &[Mutant] = &[
         outside::a_build_that_ended_as_its_daemon_died_is_not_repeated,
         "tenant 1 to be current 0003",
     ),
-    // Add the detectors of breaker, brake, leader, standby and timeline here.
+    // The fleet and the server.
+    mutant(
+        "how often a version has failed",
+        Off::Failpoint("breaker.count"),
+        breaker::a_version_that_fails_everywhere_reaches_five_tenants_and_those_in_flight,
+        "the version to be stopped",
+    ),
+    mutant(
+        "whether the trouble is the server's",
+        Off::Failpoint("brake.pull"),
+        brake::a_full_disk_costs_no_tenant_an_attempt_and_work_goes_on_by_itself,
+        "the brake to be on (disk)",
+    ),
 ];
 
-const SLOW: &[Mutant] = &[mutant(
-    "the listener's pulse",
-    Off::Failpoint("listener.pulse"),
-    faults::listener::slow::a_deaf_listener_is_replaced_within_ten_seconds,
-    "it to listen again",
-)];
+const SLOW: &[Mutant] = &[
+    mutant(
+        "the listener's pulse",
+        Off::Failpoint("listener.pulse"),
+        faults::listener::slow::a_deaf_listener_is_replaced_within_ten_seconds,
+        "it to listen again",
+    ),
+    mutant(
+        "when a lease ends",
+        Off::Failpoint("lead.expiry"),
+        daemons::a_lease_that_ran_out_goes_to_a_daemon_that_runs,
+        "the other to lead",
+    ),
+    mutant(
+        "whether the server is a standby",
+        Off::Failpoint("primary.standby"),
+        primary::slow::a_standby_is_refused_at_the_start_and_the_primary_is_taken_when_it_is_there,
+        "its sessions are read-only",
+    ),
+    mutant(
+        "whether the server was left behind by a failover",
+        Off::Failpoint("primary.timeline"),
+        primary::a_promoted_standby_is_followed_and_the_old_primary_is_not_taken_back,
+        "the old primary to be refused",
+    ),
+];
 
 /// Runs them all; those whose scenario passed, or failed for another reason.
 fn survivors(mutants: &[Mutant], limit: Duration) -> Vec<String> {

@@ -27,7 +27,7 @@ async fn of_several_hosts_the_primary_is_taken() {
 }
 
 #[tokio::test]
-async fn a_promoted_standby_is_followed_and_the_old_primary_is_not_taken_back() {
+pub(crate) async fn a_promoted_standby_is_followed_and_the_old_primary_is_not_taken_back() {
     let old = Server::with(&[]).await;
     let mut app = App::on_server(&old, "failover").await;
     app.tenantd(&["install"]).ok();
@@ -145,11 +145,12 @@ async fn a_copy_of_the_database_on_another_server_is_left_alone_until_it_is_inst
 }
 
 /// It waits a while for log lines that must not come.
-mod slow {
+pub(crate) mod slow {
     use super::*;
 
     #[tokio::test]
-    async fn a_standby_is_refused_at_the_start_and_the_primary_is_taken_when_it_is_there() {
+    pub(crate) async fn a_standby_is_refused_at_the_start_and_the_primary_is_taken_when_it_is_there()
+     {
         let server = Server::with(&[]).await;
         let app = App::on_server(&server, "start_standby").await;
         app.tenantd(&["install"]).ok();

@@ -1,4 +1,5 @@
 //! How the daemon ends: soon, whatever it is doing and whatever the database does.
+#![allow(clippy::unwrap_used, reason = "tests panic")]
 
 use std::time::{Duration, Instant};
 
@@ -95,5 +96,57 @@ mod slow {
         proxy.set(Link::Stall);
         daemon.signal("TERM");
         assert_eq!(ends_within(&mut daemon, Duration::from_secs(30)).await, 0);
+    }
+
+    /// What systemd would see of a daemon with these failpoints: how long it was told that it lives, and the daemon
+    /// once nothing was said of that for longer than a tick may take.
+    async fn silenced(app: &App, failpoints: &str) -> (Duration, Daemon) {
+        let path = app.dir().join("notify");
+        let socket = tokio::net::UnixDatagram::bind(&path).unwrap();
+        let environment = [
+            ("NOTIFY_SOCKET", path.to_str().unwrap()),
+            ("TENANTD_FAILPOINTS", failpoints),
+        ];
+        let daemon = app.spawn_daemon(&[], &environment);
+        let (start, mut last) = (Instant::now(), None);
+        while last.is_none_or(|last: Instant| last.elapsed() < Duration::from_secs(15)) {
+            assert!(
+                start.elapsed() < Duration::from_secs(150),
+                "{}",
+                daemon.log()
+            );
+            let mut said = [0; 256];
+            let heard = tokio::time::timeout(Duration::from_secs(1), socket.recv(&mut said)).await;
+            let Ok(Ok(length)) = heard else { continue };
+            if said[..length].windows(10).any(|part| part == b"WATCHDOG=1") {
+                last = Some(Instant::now());
+            }
+        }
+        (last.unwrap() - start, daemon)
+    }
+
+    #[tokio::test]
+    async fn a_daemon_that_hangs_tells_systemd_no_longer_that_it_lives() {
+        let (loops, threads) = (App::new("loop_hangs").await, App::new("threads_hang").await);
+        threads.tenant(1).await;
+        let ((hung, daemon), (blocked, deaf)) = tokio::join!(
+            silenced(&loops, "sweep.begins=sleep:1h@3"),
+            silenced(
+                &threads,
+                "sweep.begins=block:1h@3;reconcile.looked=block:1h"
+            ),
+        );
+        // WatchdogSec is another minute.
+        println!("silent after {hung:?}, and after {blocked:?}");
+        assert!((80..=100).contains(&hung.as_secs()), "{}", daemon.log());
+        let (code, body) = daemon.get("/livez").await;
+        assert_eq!(code, 503, "{body}");
+        assert!(
+            body.contains("the sweeper loop has not come round"),
+            "{body}"
+        );
+        assert!(blocked.as_secs() < 20, "{}", deaf.log());
+        let asked = tokio::time::timeout(Duration::from_secs(2), deaf.get("/livez"));
+        assert!(asked.await.is_err(), "a probe gets no answer");
     }
 }

@@ -25,7 +25,10 @@ pub(super) fn problems(node: &SyntaxNode) -> Vec<Problem> {
             shared_foreign_key(node)
         }
         kind if is_about_schemas(kind) => vec![whole_schema(node)],
-        kind if has_targets(kind) => targets(node).into_iter().map(|it| outside(&it)).collect(),
+        kind if has_targets(kind) => {
+            let elsewhere = targets(node).into_iter().filter(is_elsewhere);
+            elsewhere.map(|it| outside(&it)).collect()
+        }
         _ => Vec::new(),
     }
 }
@@ -107,7 +110,7 @@ fn outside(name: &SyntaxNode) -> Problem {
 }
 
 /// Statements that change what they name directly. The others only read, or are refused whole.
-fn has_targets(kind: SyntaxKind) -> bool {
+pub(super) fn has_targets(kind: SyntaxKind) -> bool {
     let only_reads = matches!(
         kind,
         SyntaxKind::CALL
@@ -119,14 +122,14 @@ fn has_targets(kind: SyntaxKind) -> bool {
     ast::Stmt::can_cast(kind) && !only_reads
 }
 
-/// The qualified names that a statement acts on.
-fn targets(node: &SyntaxNode) -> Vec<SyntaxNode> {
+/// The names that a statement acts on.
+pub(super) fn targets(node: &SyntaxNode) -> Vec<SyntaxNode> {
     let mut found = Vec::new();
     for child in node.children() {
         match child.kind() {
             SyntaxKind::FUNCTION_NAME_REF if node.kind() == SyntaxKind::CREATE_CONVERSION => {}
             SyntaxKind::FROM_TABLE if node.kind() == SyntaxKind::CREATE_TRIGGER => {}
-            kind if is_name(kind) => found.extend(Some(child).filter(is_elsewhere)),
+            kind if is_name(kind) => found.push(child),
             kind if leads_to_target(kind) => found.extend(targets(&child)),
             _ => {}
         }

@@ -234,6 +234,7 @@ pub const FAULTS: &[Fault] = &[
         "refused at load, or found after it ran", "", &[
         "apply::a_file_that_leaves_its_search_path_or_role_is_refused",
         "apply::a_block_cannot_leave_its_transaction",
+        "apply::a_name_that_leads_to_a_shared_object_is_refused_before_it_is_touched",
         "bad_input::a_file_that_would_take_its_guard_apart_is_refused_before_any_tenant_is_touched",]),
     fault(50, "SIGTERM in each phase, twice, and without a server",
         "it ends with 0, idle in 5 s, with a migration under way in 30 s, at the second signal in 1 s", "", &[

@@ -31,7 +31,7 @@ async fn what_a_file_makes_after_its_schema_went_away_lands_nowhere() {
         "0003_late.sql",
         "DO $$ BEGIN PERFORM pg_sleep(1.5); END $$;\nCREATE TABLE late (id bigint);",
     );
-    let daemon = app.start_with(&["--set", "database.workers=4"]);
+    let daemon = app.start_with(&["--set", "database.workers=5"]);
     app.answers(SLEEPS, "4").await;
     app.run(&format!(
         "DROP SCHEMA tenant_1 CASCADE; ALTER SCHEMA tenant_2 RENAME TO moved;

@@ -1,5 +1,7 @@
 //! What customers wrote, and who they are, is told to nobody.
 
+use std::{fs, os::unix::fs::PermissionsExt as _};
+
 use super::CANARY;
 use crate::support::App;
 
@@ -49,4 +51,23 @@ async fn metrics_name_no_tenant_and_do_not_grow_with_the_fleet() {
     app.run(&insert(11, 210)).await;
     app.all_ready(&daemon, 1..=210).await;
     assert_eq!(series().await, few);
+}
+
+#[tokio::test]
+async fn a_configuration_file_with_a_password_that_everybody_may_read_is_warned_about() {
+    let app = App::new("readable").await;
+    let plain = fs::read_to_string(app.config()).unwrap();
+    let secret = plain.replace("user=postgres", &format!("user=postgres password={CANARY}"));
+    for (text, mode, warned) in [
+        (&plain, 0o644, false),
+        (&secret, 0o640, false),
+        (&secret, 0o644, true),
+    ] {
+        fs::write(app.config(), text).unwrap();
+        fs::set_permissions(app.config(), fs::Permissions::from_mode(mode)).unwrap();
+        let log = app.daemon().await.log();
+        let said = log.contains("holds a password and everybody may read it (mode 0644)");
+        assert_eq!(said, warned, "{mode:o}: {log}");
+        assert!(!log.contains(CANARY), "{log}");
+    }
 }
