@@ -12,7 +12,7 @@ use serde::Serialize;
 use tenantd::{
     Config, Error, Result,
     daemon::Engine,
-    fleet::{Group, State, Tenant, Which, ledger, load::Load, requests, rollout},
+    fleet::{Group, State, Tenant, ledger, load::Load, requests, rollout},
     metrics::ReconcileOutcome,
     reconcile::{Outcome, Reason, Taken, batch::BATCH, pace::Pace, queue::Key},
 };
