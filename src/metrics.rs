@@ -97,7 +97,16 @@ metrics! {
     spares: IntGauge,
     /// Whether a version is stopped because it failed on too many tenants (1) or none (0); `status` names it.
     breaker_open: IntGauge,
-    /// Whether the workers wait because the server is in trouble (1), by reason.
+    /// Tenants that a rollout still has to bring to head.
+    rollout_pending: IntGauge,
+    /// Whether the fleet is paused (1): no existing schema is migrated until `tenantd resume`.
+    rollout_paused: IntGauge,
+    /// Tenants brought forward a second, by all daemons, over the last ten seconds.
+    rollout_rate: Gauge,
+    /// Seconds until the rollout is done at this rate; 0 where none runs or nothing moves.
+    rollout_eta_seconds: Gauge,
+    /// Whether the workers wait because the server is in trouble (1), by reason; replication_lag and waiting hold up
+    /// rollouts only.
     brake: Family<IntGauge, BrakeReason>,
     /// When the last sweep succeeded, in seconds since the epoch; 0 before the first.
     sweep_last_success_timestamp_seconds: Gauge,
@@ -205,6 +214,10 @@ mod tests {
             "spares",
             "spares_claimed_total",
             "breaker_open",
+            "rollout_pending",
+            "rollout_paused",
+            "rollout_rate",
+            "rollout_eta_seconds",
             "sweep_last_success_timestamp_seconds",
             "migrations_applied_total",
             "listener_reconnects_total",
@@ -213,7 +226,7 @@ mod tests {
             assert_eq!(count(name), 1, "{name}");
         }
         assert_eq!(count("tenants_by_state"), 14);
-        assert_eq!(count("brake"), 6);
+        assert_eq!(count("brake"), 8);
         assert_eq!(count("events_total"), 3 * 5);
         assert_eq!(count("reconciles_total"), 5 * 9);
         assert_eq!(count("event_to_ready_seconds_count"), 3);

@@ -1,7 +1,7 @@
 //! `tenantd migrate`: bring tenants to head, here or by the daemon; and what `fix` shares with it.
 
 use std::{
-    collections::BTreeMap,
+    convert::Infallible,
     sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -12,20 +12,25 @@ use serde::Serialize;
 use tenantd::{
     Config, Error, Result,
     daemon::Engine,
-    fleet::{Depth, Group, State, Tenant, Which, census::LOOKED_AT, ledger, requests},
+    fleet::{
+        Depth, Group, State, Tenant, census::LOOKED_AT, ledger, load::Load, requests, rollout,
+    },
     metrics::ReconcileOutcome,
     reconcile::{Outcome, Reason, Taken, batch::BATCH, pace::Pace, queue::Key},
 };
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::{
-    Code,
+    Code, dry_run,
     output::{self, out},
     progress::Progress,
 };
 
 /// How long a tenant that another process works on is waited for.
 const BUSY: Duration = Duration::from_secs(60);
+
+/// How often the orders for the fleet are read again.
+const OBEY: Duration = Duration::from_secs(1);
 
 /// A wait that is worth a command's while.
 const SHORTLY: Duration = Duration::from_millis(250);
@@ -65,12 +70,12 @@ pub(crate) async fn run(
 ) -> Result<Code> {
     let engine = super::open(config, !arguments.dry_run && !arguments.background).await?;
     if arguments.dry_run {
-        let tenants = if arguments.all {
-            pending(&engine).await?
+        let named = if arguments.all {
+            None
         } else {
-            super::find(&engine, &arguments.tenants).await?
+            Some(super::find(&engine, &arguments.tenants).await?)
         };
-        return dry_run(&engine, &tenants, format);
+        return dry_run::run(&engine, &engine.reconciler.loaded(), named, format).await;
     }
     if arguments.background {
         let client = engine.reconciler.pool().get().await?;
@@ -103,17 +108,15 @@ pub(crate) async fn run(
 /// Brings these tenants to head in this process, several at a time, in order of what is done first. `all`:
 /// nobody named them, so the pace of a rollout holds, and a stopped version stays stopped.
 pub(crate) async fn migrate(engine: &Engine, ids: Vec<String>, all: bool) -> Result<Vec<Line>> {
-    let max_rate = if all {
-        engine.config.rollout.max_rate
-    } else {
-        0
-    };
-    let pace = Pace::new(max_rate);
+    let pace = Pace::new(0);
+    if all {
+        obey(engine, &pace, &mut None).await?;
+    }
     let at_once = if all { BATCH.min(pace.at_once()) } else { 1 };
     let bar = Progress::new(ids.len());
     let trouble = Mutex::new(None);
     let ids: Vec<Key> = ids.into_iter().map(Key::from).collect();
-    let lines: Vec<Result<Vec<Line>>> = stream::iter(ids.chunks(at_once))
+    let work = stream::iter(ids.chunks(at_once))
         .take_while(|_| std::future::ready(!all || lock(&trouble).is_none()))
         .map(|ids| {
             let (pace, bar, trouble) = (&pace, &bar, &trouble);
@@ -125,8 +128,11 @@ pub(crate) async fn migrate(engine: &Engine, ids: Vec<String>, all: bool) -> Res
             }
         })
         .buffer_unordered(usize::from(engine.config.database.workers))
-        .collect()
-        .await;
+        .collect();
+    let lines: Vec<Result<Vec<Line>>> = tokio::select! {
+        lines = work => lines,
+        never = keep_obeying(engine, &pace), if all => match never {},
+    };
     bar.finish();
     let mut done = Vec::with_capacity(ids.len());
     let mut failure = None;
@@ -168,8 +174,10 @@ async fn together(
         let before = lines.len();
         for (id, taken) in std::mem::take(&mut open).into_iter().zip(taken) {
             match taken {
-                // A person asks now, so what waits for its time is tried.
-                Taken::Done(outcome) if outcome.kind == ReconcileOutcome::Waiting => {
+                // A person asks now, so what waits for its time is tried; what waits for `resume` is not.
+                Taken::Done(outcome)
+                    if outcome.kind == ReconcileOutcome::Waiting && !paused(&outcome) =>
+                {
                     alone.push((id, Reason::Manual));
                 }
                 Taken::Done(outcome) => lines.push(line(id.to_string(), *outcome)),
@@ -191,6 +199,38 @@ async fn together(
         lines.push(line(id.to_string(), outcome));
     }
     Ok(lines)
+}
+
+fn paused(outcome: &Outcome) -> bool {
+    let tenant = outcome.tenant.as_ref();
+    tenant.is_some_and(|tenant| tenant.waits_for_resume().is_some())
+}
+
+/// Goes by the fleet's rate, and stands back while the rollout costs others too much. `back`: whether it does.
+async fn obey(engine: &Engine, pace: &Pace, back: &mut Option<String>) -> Result<()> {
+    let limits = &engine.config.rollout;
+    let client = engine.reconciler.pool().get().await?;
+    let orders = rollout::orders(&client).await?;
+    pace.set(orders.max_rate.unwrap_or(limits.max_rate));
+    let load = Load::measure(&client, limits).await?;
+    let now = load.too_much(limits, back.is_some()).map(|now| now.text);
+    match (&now, &back) {
+        (Some(text), None) => eprintln!("the rollout stands back: {text}"),
+        (None, Some(_)) => eprintln!("the rollout goes on"),
+        _ => {}
+    }
+    pace.hold(now.is_some());
+    *back = now;
+    Ok(())
+}
+
+/// Does so every second; a question that fails is asked again.
+async fn keep_obeying(engine: &Engine, pace: &Pace) -> Infallible {
+    let mut back = None;
+    loop {
+        sleep(OBEY).await;
+        let _ = timeout(OBEY * 5, obey(engine, pace, &mut back)).await;
+    }
 }
 
 fn lock(trouble: &Mutex<Option<String>>) -> MutexGuard<'_, Option<String>> {
@@ -244,16 +284,11 @@ async fn migrate_all(engine: &Engine) -> Result<Vec<Line>> {
     Ok(lines)
 }
 
-/// Every tenant that tenantd may bring to head.
-async fn pending(engine: &Engine) -> Result<Vec<Tenant>> {
-    let healing: Vec<State> = State::ALL
-        .iter()
-        .copied()
-        .filter(|state| state.group() == Group::Healing)
-        .collect();
-    let client = engine.reconciler.pool().get().await?;
-    let loaded = engine.reconciler.loaded();
-    loaded.census.list(&client, Which::In(&healing)).await
+/// The states that tenantd mends by itself.
+pub(crate) fn healing() -> Vec<State> {
+    let all = State::ALL.iter().copied();
+    all.filter(|state| state.group() == Group::Healing)
+        .collect()
 }
 
 /// What is told of one tenant.
@@ -332,56 +367,4 @@ pub(crate) fn report(lines: &[Line], brief: bool, format: output::Format) -> Res
     } else {
         Code::SomeFailed
     })
-}
-
-fn dry_run(engine: &Engine, tenants: &[Tenant], format: output::Format) -> Result<Code> {
-    let loaded = engine.reconciler.loaded();
-    let mut groups: BTreeMap<(bool, Vec<&str>), Vec<&str>> = BTreeMap::new();
-    for tenant in tenants {
-        let plan = engine.reconciler.plan(&loaded, tenant);
-        let files = plan.files(loaded.release.set.files());
-        let files: Vec<_> = match tenant.state.group() {
-            Group::NeedsPerson => Vec::new(),
-            _ => files.map(|file| file.file.as_str()).collect(),
-        };
-        groups
-            .entry((plan.create_schema && !files.is_empty(), files))
-            .or_default()
-            .push(&tenant.schema);
-    }
-    if format == output::Format::Json {
-        let groups: Vec<_> = groups
-            .iter()
-            .map(|((create, files), schemas)| {
-                serde_json::json!({ "create_schema": create, "files": files, "tenants": schemas.len(), "schemas": schemas })
-            })
-            .collect();
-        output::json(&groups)?;
-        return Ok(Code::Ok);
-    }
-    for ((create, files), schemas) in &groups {
-        let example = schemas
-            .iter()
-            .take(3)
-            .copied()
-            .collect::<Vec<_>>()
-            .join(", ");
-        let more = if schemas.len() > 3 { ", …" } else { "" };
-        let work = match files.as_slice() {
-            [] => "nothing to do, or nothing we may do".to_owned(),
-            [first, .., last] => format!("{} files, {first} to {last}", files.len()),
-            [only] => (*only).to_owned(),
-        };
-        let create = if *create {
-            "create the schema, then "
-        } else {
-            ""
-        };
-        out!(
-            "{} tenants ({example}{more}): {create}{work}",
-            schemas.len()
-        );
-    }
-    out!("{} tenants; nothing was changed", tenants.len());
-    Ok(Code::Ok)
 }

@@ -2,13 +2,16 @@
 
 mod adopt;
 mod check;
+mod dry_run;
 mod exit;
 mod exposed;
 mod fix;
+mod hold;
 mod install;
 mod logging;
 mod migrate;
 mod output;
+mod pause;
 mod progress;
 mod release;
 mod run;
@@ -21,7 +24,6 @@ use std::path::PathBuf;
 use clap::{Parser, Subcommand};
 use tenantd::{
     Config, Error, Result,
-    config::RolloutMode,
     daemon::{
         Engine,
         engine::{self, Purpose},
@@ -81,8 +83,16 @@ enum Command {
     Sweep,
     /// Compare schemas with fresh ones at the same version, line by line.
     Verify(verify::Arguments),
-    /// Try a version again that was stopped because it failed on too many tenants.
+    /// Release the loaded files to the fleet; try a version again that failed on too many tenants.
     Release(release::Arguments),
+    /// Leave every schema that exists as it is, until `resume`; new tenants are still built.
+    Pause(pause::Arguments),
+    /// Go on after `pause`.
+    Resume,
+    /// Keep tenantd off one tenant; when it returns, nothing runs there any more.
+    Hold(hold::HoldArguments),
+    /// Let a tenant go that was held.
+    Unhold(hold::UnholdArguments),
     /// Take schemas into the ledger that tenantd did not build or that were restored.
     Adopt(adopt::Arguments),
     /// Install or upgrade the schema `tenantd` and the triggers in the database.
@@ -109,6 +119,10 @@ pub(crate) async fn run(arguments: Arguments) -> Result<Code> {
         Command::Sweep => sweep::run(config, format).await,
         Command::Verify(arguments) => verify::run(config, arguments, format).await,
         Command::Release(arguments) => release::run(config, arguments, format).await,
+        Command::Pause(arguments) => pause::pause(config, arguments, format).await,
+        Command::Resume => pause::resume(config, format).await,
+        Command::Hold(arguments) => hold::hold(config, arguments, format).await,
+        Command::Unhold(arguments) => hold::unhold(config, arguments, format).await,
         Command::Adopt(arguments) => adopt::run(config, arguments, format).await,
         Command::Install(arguments) => install::install(config, arguments).await,
         Command::Uninstall(arguments) => install::uninstall(config, arguments).await,
@@ -138,14 +152,26 @@ fn load(arguments: &Arguments) -> Result<Config> {
 /// What a command works with: the loaded set and the database. A command that applies the set publishes
 /// it as a daemon would; one that only looks leaves the released head alone.
 async fn open(config: Config, applies: bool) -> Result<Engine> {
-    let set = MigrationSet::load(&config.migrations.dir)?;
-    let purpose = if applies && config.rollout.mode == RolloutMode::Auto {
-        Purpose::Apply
-    } else {
-        Purpose::Look
+    let purpose = match applies {
+        true => Purpose::Apply,
+        false => Purpose::Look,
     };
+    open_for(config, purpose).await
+}
+
+async fn open_for(config: Config, purpose: Purpose) -> Result<Engine> {
+    let set = MigrationSet::load(&config.migrations.dir)?;
     let pool = engine::pool(&config, "cli")?;
     Engine::open(config, set, pool, purpose).await
+}
+
+/// Who gives an order, for the ledger: the user and the host.
+fn who() -> String {
+    let user = ["SUDO_USER", "USER", "LOGNAME"]
+        .iter()
+        .find_map(|name| std::env::var(name).ok().filter(|user| !user.is_empty()));
+    let user = user.unwrap_or_else(|| "somebody".into());
+    format!("{user}@{}", engine::host())
 }
 
 /// The tenants of these names; an error names those that are none.

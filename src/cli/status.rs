@@ -5,10 +5,12 @@ use std::time::Duration;
 use clap::Args;
 use tenantd::{
     Config, Result,
+    config::RolloutMode,
     daemon::Engine,
     fleet::{
         Group, State,
         report::{Listed, Report, TenantReport},
+        rollout::Progress,
         spare::Numbers,
     },
 };
@@ -80,6 +82,7 @@ async fn gather(engine: &Engine, arguments: &Arguments) -> Result<Report> {
         &loaded.census,
         &loaded.release,
         &engine.config.database.name,
+        &engine.config.rollout,
         listed,
         engine.config.spares.keep,
     )
@@ -110,6 +113,7 @@ fn fleet(report: &Report) {
         counts.schemas_without_tables,
         report.head
     );
+    rollout(&report.rollout);
     for group in [Group::Fine, Group::Healing, Group::NeedsPerson] {
         let of = |state: &State| counts.by_state.get(state).copied().unwrap_or(0);
         let states: Vec<_> = State::ALL
@@ -212,6 +216,41 @@ fn spares(numbers: &Numbers) {
         text += "; new tenants take them, or `tenantd uninstall` removes them";
     }
     out!("spares          {ready:>6}   {text}");
+}
+
+/// How a rollout goes, where there is something to say.
+fn rollout(progress: &Progress) {
+    let mut lines = Vec::new();
+    let waits = progress.released.as_ref() != Some(&progress.loaded);
+    if progress.mode == RolloutMode::Manual && waits {
+        let released = progress.released.as_deref().unwrap_or("nothing");
+        lines.push(format!(
+            "released {released}, loaded {}: `tenantd release` rolls it out",
+            progress.loaded
+        ));
+    }
+    if progress.pending > 0 && progress.rate > 0.0 {
+        let left = progress.eta_seconds.unwrap_or_default();
+        lines.push(format!(
+            "rollout: {} tenants pending, {:.0} a second, {left:.0} s left",
+            progress.pending, progress.rate
+        ));
+    }
+    lines.extend(
+        progress
+            .paused
+            .as_ref()
+            .map(|paused| format!("{}; `tenantd resume` goes on", paused.sentence())),
+    );
+    lines.extend(
+        progress
+            .brake
+            .as_ref()
+            .map(|why| format!("the rollout stands back: {why}")),
+    );
+    if !lines.is_empty() {
+        out!("{}\n", lines.join("\n"));
+    }
 }
 
 fn one(tenant: &TenantReport) {

@@ -105,6 +105,11 @@ pub struct Rollout {
     /// What a crash of the server may take back.
     #[serde(deserialize_with = "de::choice")]
     pub durability: Durability,
+    /// How far a standby may lag before a rollout waits for it; zero: however far.
+    #[serde(with = "de::duration")]
+    pub max_replication_lag: Duration,
+    /// How many sessions may wait for locks of ours before a rollout stands back; 0: any number.
+    pub max_waiting: u32,
 }
 
 /// How the transactions of a rollout are committed. A crash takes back files and their records together, so

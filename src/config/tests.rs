@@ -216,16 +216,6 @@ fn every_wrong_value_is_reported_at_once() {
 }
 
 #[test]
-fn what_later_versions_will_have_is_refused_for_now() {
-    let message = refusal("[rollout]\nmode = \"manual\"", &[], &[]);
-    assert_eq!(
-        message.matches("this version does not have").count(),
-        1,
-        "{message}"
-    );
-}
-
-#[test]
 fn settings_that_tenantd_makes_itself_are_refused() {
     let message = refusal(
         "[database.session_settings]\nsearch_path = \"x\"\n\"bad name\" = 1",

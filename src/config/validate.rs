@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
+use super::Config;
 use super::suggest::{closest, hint};
-use super::{Config, RolloutMode};
 
 /// Workers are connections; more than this only moves the queue into the server.
 const MAX_WORKERS: u16 = 64;
@@ -89,7 +89,6 @@ pub(super) fn check(config: &Config, problems: &mut Vec<String>) {
     durations(config, problems);
     session_settings(config, problems);
     log_level(&config.log.level, problems);
-    not_in_this_version(config, problems);
 }
 
 /// Names and paths that must not be empty.
@@ -196,13 +195,5 @@ fn log_level(filter: &str, problems: &mut Vec<String>) {
                 hint(closest(level, LEVELS))
             ));
         }
-    }
-}
-
-/// Keys whose meaning is settled and whose code comes later. Delete a line with the feature's arrival.
-fn not_in_this_version(config: &Config, problems: &mut Vec<String>) {
-    if config.rollout.mode == RolloutMode::Manual {
-        problems
-            .push("`mode = \"manual\"` in [rollout]: this version does not have it yet".to_owned());
     }
 }

@@ -25,6 +25,7 @@ use super::{
     listener::Ears,
     peers::Peers,
     retry::{self, Said},
+    rollout::Rollout,
     spares::Keeper,
     sweeper::{Nudge, Sweeper},
     systemd,
@@ -197,12 +198,21 @@ async fn serve(
         Arc::new(Echo::default()),
         Arc::new(Lead::new(Arc::clone(&metrics), Arc::clone(&health))),
     );
+    let rollout = Arc::new(Rollout {
+        engine: Arc::clone(&engine),
+        pace: Arc::new(Pace::new(config.rollout.max_rate)),
+        queue: queue.clone(),
+        nudge: Arc::clone(&nudge),
+        metrics: Arc::clone(&metrics),
+        back: Mutex::default(),
+    });
     let heartbeat = Heartbeat {
         engine: Arc::clone(&engine),
         echo: Arc::clone(&echo),
         lead: Arc::clone(&lead),
         nudge: Arc::clone(&nudge),
         queue: queue.clone(),
+        rollout: Arc::clone(&rollout),
         metrics: Arc::clone(&metrics),
         alarmed: Mutex::default(),
     };
@@ -245,6 +255,7 @@ async fn serve(
             intervals: config.sweep.clone(),
             migrations: config.migrations.clone(),
             brake: Arc::clone(&brake),
+            rollout: Arc::clone(&rollout),
             findings: Findings::new(config.clone(), Arc::clone(&metrics)),
             nudge: Arc::clone(&nudge),
             lead,
@@ -253,12 +264,11 @@ async fn serve(
         .run(),
     );
     let drain = CancellationToken::new();
-    let pace = Arc::new(Pace::new(config.rollout.max_rate));
     let shop = Shop {
         queue: queue.clone(),
         reconciler: Arc::clone(&reconciler),
         retry: config.retry.clone(),
-        pace,
+        pace: Arc::clone(&rollout.pace),
         brake,
         metrics: Arc::clone(&metrics),
     };
@@ -266,6 +276,7 @@ async fn serve(
     let workers: Vec<JoinHandle<()>> = (0..workers)
         .map(|number| tokio::spawn(work::run(shop.clone(), number, workers, drain.clone())))
         .collect();
+    let watching = tokio::spawn(rollout.run());
     health.starting(None);
     let head = engine.reconciler.loaded().release.head().version.clone();
     info!(
@@ -273,6 +284,7 @@ async fn serve(
         "keeping {} at {head}",
         reconciler.pool().target()
     );
+    engine.say_what_waits();
     systemd::ready(&format!("keeping schemas at {head}"));
 
     // The loops never end by themselves: one that did has panicked, and the supervisor starts us anew.
@@ -294,6 +306,7 @@ async fn serve(
     sweeper.abort();
     spares.abort();
     heartbeat.abort();
+    watching.abort();
     drain.cancel();
     finish(workers, &reconciler, signals).await;
     failpoint::pass("stop.drained").await?;
@@ -402,6 +415,7 @@ async fn reload(engine: &Engine, nudge: &Nudge) -> bool {
         Ok(()) => {
             let head = &engine.reconciler.loaded().release.head().version.clone();
             info!("loaded the migration set again: head is {head}");
+            engine.say_what_waits();
             nudge.sweep(SweepKind::Head);
             false
         }
@@ -478,6 +492,7 @@ impl Endpoints for Probe {
                     &loaded.census,
                     &loaded.release,
                     name,
+                    &engine.config.rollout,
                     Listed::Attention,
                     engine.config.spares.keep,
                 )

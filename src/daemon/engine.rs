@@ -5,15 +5,16 @@ use std::sync::Arc;
 
 use tokio::sync::Mutex;
 use tokio_postgres::Client;
+use tracing::info;
 
 use crate::{
-    config::{Config, Durability, Secret},
-    error::{During, Result},
+    config::{Config, Durability, RolloutMode, Secret},
+    error::{During, Error, Result},
     failpoint,
     fleet::{
-        Registry, Release, control,
+        Registry, Release, control, head,
         instances::{self, Beat, Instance},
-        ledger, server,
+        server,
     },
     migrations::MigrationSet,
     pg::{Pool, Target, conninfo},
@@ -31,6 +32,8 @@ pub struct Engine {
     /// Whether another daemon has released a head that goes on from ours. Held while a head is released, so that
     /// a heartbeat and a reload do not do so side by side.
     outdone: Mutex<bool>,
+    /// Digest of the released head that ours was last worked out from, where a person releases.
+    followed: Mutex<Option<String>>,
 }
 
 /// What an engine is opened for.
@@ -38,6 +41,8 @@ pub struct Engine {
 pub enum Purpose {
     /// To look: nothing is published.
     Look,
+    /// To tell the fleet what to do: what is loaded counts, whatever is released.
+    Order,
     /// To bring tenants to head once: the set is published.
     Apply,
     /// To run as a daemon: the set is published, and others see that we have it.
@@ -125,10 +130,10 @@ impl Engine {
         purpose: Purpose,
     ) -> Result<Self> {
         let instance = uuid::Uuid::new_v4().to_string();
-        let release = Release::all(set);
+        let mut release = Release::all(set);
         let mut client = pool.get().await?;
         control::require(&client).await?;
-        if purpose != Purpose::Look {
+        if matches!(purpose, Purpose::Apply | Purpose::Serve) {
             server::admit(&client, pool.server()).await?;
         }
         let registry = Registry::open(&client, &config.registry).await?;
@@ -142,15 +147,17 @@ impl Engine {
                 && !failpoint::off("apply.deadlock-timeout"),
             instance: instance.clone(),
         };
-        let outdone = match purpose {
-            Purpose::Look => false,
-            Purpose::Apply => publish(&mut client, &release, &instance).await?,
-            Purpose::Serve => {
-                // Said before it is done, so that an older daemon that starts meanwhile sees it.
-                instances::announce(&client, &own(&instance, &release)).await?;
-                publish(&mut client, &release, &instance).await?
-            }
-        };
+        let manual = config.rollout.mode == RolloutMode::Manual;
+        if manual && purpose != Purpose::Order {
+            let publishes = purpose != Purpose::Look;
+            release = towards(&mut client, release, publishes, &instance).await?;
+        }
+        if purpose == Purpose::Serve {
+            // Said before it is done, so that an older daemon that starts meanwhile sees it.
+            instances::announce(&client, &own(&instance, &release)).await?;
+        }
+        let publishes = !manual && matches!(purpose, Purpose::Apply | Purpose::Serve);
+        let outdone = publishes && publish(&mut client, &release, &instance).await?;
         drop(client);
         let limits = Limits {
             retry: config.retry.clone(),
@@ -171,6 +178,7 @@ impl Engine {
             instance,
             reconciler,
             outdone: Mutex::new(outdone),
+            followed: Mutex::default(),
         })
     }
 
@@ -191,9 +199,12 @@ impl Engine {
         };
         let loaded = self.reconciler.loaded();
         let release = &loaded.release;
-        let Some(released) = &beat.released else {
+        let Some(released) = &beat.orders.head else {
             return Ok(false);
         };
+        if self.manual() {
+            return Ok(false);
+        }
         if release.head().digest != own.head || *released == own.head {
             *outdone &= *released != own.head;
             return Ok(false);
@@ -204,9 +215,69 @@ impl Engine {
             return Ok(false);
         }
         let mut client = self.reconciler.pool().get().await?;
-        let kept = ledger::publish(&mut client, release, &self.instance).await?;
+        let kept = head::publish(&mut client, release, &self.instance).await?;
         *outdone = kept.is_some();
         Ok(kept.is_none())
+    }
+
+    fn manual(&self) -> bool {
+        self.config.rollout.mode == RolloutMode::Manual
+    }
+
+    /// Works towards this released head from now on, as far as it is loaded, where a person releases. Whether that
+    /// is another head than before.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn follow(&self, released: Option<&str>) -> Result<bool> {
+        let Ok(mut followed) = self.followed.try_lock() else {
+            return Ok(false);
+        };
+        if !self.manual() || released.is_none() || followed.as_deref() == released {
+            return Ok(false);
+        }
+        let loaded = self.reconciler.loaded();
+        let release = &loaded.release;
+        let client = self.reconciler.pool().get().await?;
+        let Some(now) = head::released(&client, &release.set).await? else {
+            return Ok(false);
+        };
+        drop(client);
+        *followed = Some(now.digest);
+        let Some(head) = now.common else {
+            tracing::warn!(
+                "the released head {} has nothing in common with the loaded set, so the fleet stays at {} here: load \
+                 the files that are released",
+                now.version,
+                release.head().version
+            );
+            return Ok(false);
+        };
+        if head == release.head {
+            return Ok(false);
+        }
+        let release = Release {
+            set: Arc::clone(&release.set),
+            head,
+        };
+        info!("follows the released head: {}", release.head().version);
+        let registry = loaded.census.registry().clone();
+        self.reconciler.load(Loaded::new(registry, release));
+        self.say_what_waits();
+        Ok(true)
+    }
+
+    /// Says which loaded files wait for a person.
+    pub fn say_what_waits(&self) {
+        let loaded = self.reconciler.loaded();
+        let release = &loaded.release;
+        let waiting = release.set.files().len() - release.head;
+        if waiting > 0 {
+            info!(
+                "{waiting} loaded files wait behind {}, the released head, for `tenantd release`",
+                release.head().version
+            );
+        }
     }
 
     /// Loads the directory again; the old set stays when the new one is refused.
@@ -218,11 +289,19 @@ impl Engine {
         let set = tokio::task::spawn_blocking(move || MigrationSet::load(&dir))
             .await
             .expect("loading a set does not panic")?;
-        let release = Release::all(set);
+        let mut release = Release::all(set);
         let mut outdone = self.outdone.lock().await;
+        let mut followed = self.followed.lock().await;
         let mut client = self.reconciler.pool().get().await?;
+        if self.manual() {
+            release = towards(&mut client, release, true, &self.instance).await?;
+            // What is released may move before this set is in place.
+            *followed = None;
+        }
         instances::announce(&client, &own(&self.instance, &release)).await?;
-        *outdone = publish(&mut client, &release, &self.instance).await?;
+        if !self.manual() {
+            *outdone = publish(&mut client, &release, &self.instance).await?;
+        }
         let registry = self.reconciler.loaded().census.registry().clone();
         self.reconciler.load(Loaded::new(registry, release));
         Ok(())
@@ -231,7 +310,7 @@ impl Engine {
 
 /// Publishes the set; whether a newer one stays in its place.
 async fn publish(client: &mut Client, release: &Release, by: &str) -> Result<bool> {
-    let kept = ledger::publish(client, release, by).await?;
+    let kept = head::publish(client, release, by).await?;
     if let Some(why) = &kept {
         tracing::warn!(
             "{why}: tenants that have more are left alone, new ones are built at ours; a rollback is \
@@ -239,6 +318,30 @@ async fn publish(client: &mut Client, release: &Release, by: &str) -> Result<boo
         );
     }
     Ok(kept.is_some())
+}
+
+/// How far of this set is released, where a person releases. The first set ever is released at once, if anything may
+/// be: there is nothing to stay at.
+async fn towards(
+    client: &mut Client,
+    mut release: Release,
+    publishes: bool,
+    by: &str,
+) -> Result<Release> {
+    let mut now = head::released(client, &release.set).await?;
+    if now.is_none() && publishes && !head::first(client, &release, by).await? {
+        now = head::released(client, &release.set).await?;
+    }
+    let Some(now) = now else { return Ok(release) };
+    release.head = now.common.ok_or_else(|| {
+        Error::Refused(format!(
+            "the released head {} has nothing in common with the loaded set, whose first file is {}: load the files \
+             that are released, or release these in their place with `tenantd release --force`",
+            now.version,
+            release.set.files()[0].file
+        ))
+    })?;
+    Ok(release)
 }
 
 fn own(instance: &str, release: &Release) -> Instance {
@@ -250,7 +353,8 @@ fn own(instance: &str, release: &Release) -> Instance {
     }
 }
 
-fn host() -> String {
+/// The name of this host.
+pub fn host() -> String {
     std::fs::read_to_string("/proc/sys/kernel/hostname")
         .map_or_else(|_| "unknown".into(), |name| name.trim().to_owned())
 }

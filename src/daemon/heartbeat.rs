@@ -19,7 +19,7 @@ use tokio::{
 };
 use tracing::{debug, info, warn};
 
-use super::{engine::Engine, lead::Lead, sweeper::Nudge, work::SharedQueue};
+use super::{engine::Engine, lead::Lead, rollout::Rollout, sweeper::Nudge, work::SharedQueue};
 use crate::{
     error::{Error, Result},
     fleet::{control, instances},
@@ -119,6 +119,8 @@ pub struct Heartbeat {
     pub nudge: Arc<Nudge>,
     /// Worked off in another order by those who do not lead.
     pub queue: SharedQueue,
+    /// What obeys the orders that a beat brings back.
+    pub rollout: Arc<Rollout>,
     /// What is counted.
     pub metrics: Arc<Metrics>,
     /// When the notification queue was last complained about.
@@ -198,6 +200,8 @@ impl Heartbeat {
             info!("released our head: no daemon that runs has a newer one");
             self.nudge.sweep(SweepKind::Head);
         }
+        let obeyed = timeout(LIMIT, self.rollout.obey(&beat.orders)).await;
+        obeyed.unwrap_or_else(|_| Err(late("follow the released head")))?;
         Ok(if beat.leads {
             LEADING
         } else {

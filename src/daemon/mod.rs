@@ -10,6 +10,7 @@ pub mod lead;
 pub mod listener;
 pub mod peers;
 pub mod retry;
+pub mod rollout;
 pub mod spares;
 pub mod sweeper;
 pub mod systemd;

@@ -27,6 +27,7 @@ use super::{
     findings::Findings,
     health::{Health, Loop},
     lead::Lead,
+    rollout::Rollout,
     work::{CAPACITY, SharedQueue},
 };
 use crate::{
@@ -123,6 +124,8 @@ pub struct Sweeper {
     pub brake: Arc<Brake>,
     /// What is looked at beside the tenants.
     pub findings: Findings,
+    /// What obeys orders that somebody hinted at.
+    pub rollout: Arc<Rollout>,
     /// What asks for a round now.
     pub nudge: Arc<Nudge>,
     /// Whether the clock does.
@@ -161,6 +164,9 @@ impl Sweeper {
                 () = self.room(), if more => Some(SweepKind::Head),
             };
             let requested = self.requests().await.then_some(SweepKind::Full);
+            if let Err(error) = self.rollout.look().await {
+                debug!("the next heartbeat tells how the rollout is to go: {error}");
+            }
             let Some(kind) = requested.or(kind) else {
                 continue;
             };
@@ -364,7 +370,9 @@ impl Sweeper {
     fn acts(&self, tenant: &Tenant) -> bool {
         match tenant.state.group() {
             Group::Fine => false,
-            Group::Healing if tenant.stopped.is_some() => false,
+            Group::Healing if tenant.stopped.is_some() || tenant.waits_for_resume().is_some() => {
+                false
+            }
             Group::Healing => {
                 !tenant.state.waits() || tenant.next_in.is_none_or(|delay| delay.is_zero())
             }

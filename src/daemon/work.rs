@@ -1,7 +1,10 @@
 //! The queue shared by those who wake tenants, and the workers that empty it.
 
 use std::{
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -34,6 +37,8 @@ pub const CAPACITY: usize = 4096;
 pub struct SharedQueue {
     queue: Arc<Mutex<Queue>>,
     changed: Arc<Changed>,
+    /// Whether what a sweep found has to wait.
+    sweeps_held: Arc<AtomicBool>,
 }
 
 /// Told when there is something for those who wait. Whoever serves live work only is told apart, or a wakeup that is
@@ -63,6 +68,7 @@ impl Default for SharedQueue {
         Self {
             queue: Arc::new(Mutex::new(Queue::new(CAPACITY))),
             changed: Arc::default(),
+            sweeps_held: Arc::default(),
         }
     }
 }
@@ -96,13 +102,22 @@ impl SharedQueue {
         )
     }
 
+    /// Keeps the workers from what a sweep found, or lets them have it again.
+    pub fn hold_sweeps(&self, held: bool) {
+        if self.sweeps_held.swap(held, Ordering::AcqRel) && !held {
+            self.changed.tell();
+        }
+    }
+
     /// Waits for the next runs that may be made together: at least one, at most so many.
     async fn next(&self, most: usize, serves: Serves) -> Vec<Job> {
         loop {
             // Armed before looking, so that a wakeup in between is not missed.
             let changed = self.changed.of(serves).notified();
+            let held = self.sweeps_held.load(Ordering::Acquire);
             let (jobs, due) = self.with(|queue| {
-                let jobs = queue.take(Instant::now(), most, serves);
+                let now = if held { Serves::Live } else { serves };
+                let jobs = queue.take(Instant::now(), most, now);
                 (jobs, queue.next_due())
             });
             if !jobs.is_empty() {

@@ -31,5 +31,7 @@ SELECT (SELECT pg_catalog.max(version) FROM tenantd.control),
        (SELECT h.digest FROM tenantd.head h),
        EXISTS (SELECT FROM tenantd.head h JOIN tenantd.instance i ON i.head = h.digest
                WHERE i.id <> $1 AND i.heartbeat_at > pg_catalog.now() - $7 * interval '1 second'),
-       EXISTS (SELECT FROM tenantd.head h JOIN tenantd.migration m ON m.ordinal < h.ordinal WHERE m.digest = $5)
+       EXISTS (SELECT FROM tenantd.head h JOIN tenantd.migration m ON m.ordinal < h.ordinal WHERE m.digest = $5),
+       (SELECT r.max_rate FROM tenantd.rollout r),
+       EXISTS (SELECT FROM tenantd.rollout r WHERE r.paused_at IS NOT NULL)
 FROM queue q

@@ -47,7 +47,11 @@ SELECT tenant_id, name, schema, namespace, has_tables, state, ordinal, version, 
        (SELECT b.version FROM tenantd.breaker b
         WHERE b.opened_at IS NOT NULL AND pg_catalog.array_position($2, b.digest) > judged.ordinal
           AND pg_catalog.array_position($2, b.digest) <= pg_catalog.array_position($2, $1)
-        ORDER BY pg_catalog.array_position($2, b.digest) LIMIT 1) AS stopped
+        ORDER BY pg_catalog.array_position($2, b.digest) LIMIT 1) AS stopped,
+       (SELECT pg_catalog.format('by %s at %s: %s', r.paused_by,
+                   pg_catalog.to_char(r.paused_at AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"'),
+                   coalesce(r.paused_why, 'no reason given'))
+        FROM tenantd.rollout r WHERE r.paused_at IS NOT NULL) AS paused
 FROM judged ";
 
 /// The set and how far of it is released to the fleet.

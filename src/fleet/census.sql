@@ -24,7 +24,7 @@ WITH registry AS (
                LIMIT 1), false) AS has_tables,
            pg_catalog.substring(s.description, 'tenantd: \S+ ([0-9a-f]{32})$') AS stamp,
            CASE WHEN t.digest IS NULL THEN 0
-                WHEN t.digest = $1 THEN pg_catalog.cardinality($2)
+                WHEN t.digest = $1 THEN pg_catalog.array_position($2, $1)
                 ELSE pg_catalog.array_position($2, t.digest) END AS ordinal
     FROM registry r
     LEFT JOIN tenantd.tenant t ON t.tenant_id = r.tenant_id

@@ -65,6 +65,11 @@ const MIGRATIONS: &[(i32, &str, &str)] = &[
         include_str!("../../migrations/control/0011_together.sql"),
     ),
     (
+        12,
+        "rollout",
+        include_str!("../../migrations/control/0012_rollout.sql"),
+    ),
+    (
         13,
         "spares",
         include_str!("../../migrations/control/0013_spares.sql"),

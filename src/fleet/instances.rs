@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use tokio_postgres::{Client, types::Type};
 
+use super::rollout::Orders;
 use crate::{
     error::{During, Result},
     failpoint,
@@ -48,8 +49,8 @@ pub struct Beat {
     pub notified: bool,
     /// The versions that are stopped, by their digests, of whatever set.
     pub stopped: Vec<String>,
-    /// Digest of the released head.
-    pub released: Option<String>,
+    /// Digest of the released head, and how the rollout is to go.
+    pub orders: Orders,
     /// Whether another daemon that runs has loaded that.
     pub elsewhere: bool,
     /// Whether it goes on from ours.
@@ -91,7 +92,11 @@ pub async fn beat(client: &Client, own: &Instance, timeline: i32, echo: &str) ->
         queue_usage,
         notified: queue_usage < QUEUE_LIMIT,
         stopped: row.get(5),
-        released: row.get(6),
+        orders: Orders {
+            head: row.get(6),
+            max_rate: row.get::<_, Option<i32>>(9).map(i32::unsigned_abs),
+            paused: row.get(10),
+        },
         elsewhere: row.get(7),
         newer: row.get(8),
     })

@@ -1,11 +1,11 @@
-//! The ledger's writes: what the census saw, what failed, which set is released.
+//! The ledger's writes: what the census saw, what failed.
 //! The record of an apply is written by `tenantd.record`, inside the transaction that did the work.
 
 use std::time::Duration;
 
 use tokio_postgres::{Client, types::Type};
 
-use super::{census::Release, instances::HEARTBEAT_COUNTS, state::State, tenant::Tenant};
+use super::{state::State, tenant::Tenant};
 use crate::error::{During, Result};
 
 /// A failed attempt, as the ledger keeps it.
@@ -157,85 +157,6 @@ pub async fn release_quarantine(client: &Client, id: &str) -> Result<bool> {
         .await
         .during(format!("release tenant {id} from quarantine"))?;
     Ok(rows > 0)
-}
-
-/// Publishes the loaded set and releases its head; or returns why not: a daemon that runs has released a head
-/// that goes on from this one. Taking it back is then not ours to decide.
-///
-/// # Errors
-/// When the database does not answer.
-pub async fn publish(client: &mut Client, release: &Release, by: &str) -> Result<Option<String>> {
-    let what = || format!("publish migration set {}", release.head().version);
-    let files = release.set.files();
-    let ordinals: Vec<i32> = (1..).take(files.len()).collect();
-    let column = |field: fn(&crate::migrations::Migration) -> &str| {
-        files.iter().map(field).collect::<Vec<_>>()
-    };
-    let head = release.head();
-    let ordinal = i32::try_from(head.ordinal).unwrap_or(i32::MAX);
-    let transaction = client.transaction().await.during(what())?;
-    // Two starters take turns; readers never wait. The rows are replaced only where they differ.
-    transaction
-        .batch_execute("LOCK TABLE tenantd.migration IN SHARE ROW EXCLUSIVE MODE")
-        .await
-        .during(what())?;
-    let newer = transaction
-        .query_typed(
-            include_str!("newer.sql"),
-            &[
-                (&head.digest, Type::TEXT),
-                (&ordinal, Type::INT4),
-                (&by, Type::TEXT),
-                (&HEARTBEAT_COUNTS.as_secs_f64(), Type::FLOAT8),
-            ],
-        )
-        .await
-        .during(what())?;
-    if let Some(row) = newer.first() {
-        let (version, host, pid): (&str, &str, i32) = (row.get(0), row.get(1), row.get(2));
-        return Ok(Some(format!(
-            "the released head stays {version}, which {host} (process {pid}) has loaded; here it is {}",
-            head.version
-        )));
-    }
-    transaction
-        .execute_typed(
-            "DELETE FROM tenantd.migration WHERE digest <> ALL ($1)",
-            &[(&column(|f| &f.digest), Type::TEXT_ARRAY)],
-        )
-        .await
-        .during(what())?;
-    transaction
-        .execute_typed(
-            "INSERT INTO tenantd.migration (ordinal, version, name, checksum, digest)
-             SELECT * FROM ROWS FROM (
-                 pg_catalog.unnest($1::int[]), pg_catalog.unnest($2::text[]), pg_catalog.unnest($3::text[]),
-                 pg_catalog.unnest($4::text[]), pg_catalog.unnest($5::text[]))
-             ON CONFLICT DO NOTHING",
-            &[
-                (&ordinals, Type::INT4_ARRAY),
-                (&column(|f| &f.version), Type::TEXT_ARRAY),
-                (&column(|f| &f.name), Type::TEXT_ARRAY),
-                (&column(|f| &f.checksum), Type::TEXT_ARRAY),
-                (&column(|f| &f.digest), Type::TEXT_ARRAY),
-            ],
-        )
-        .await
-        .during(what())?;
-    transaction
-        .execute_typed(
-            include_str!("release.sql"),
-            &[
-                (&ordinal, Type::INT4),
-                (&head.version, Type::TEXT),
-                (&head.digest, Type::TEXT),
-                (&by, Type::TEXT),
-            ],
-        )
-        .await
-        .during(what())?;
-    transaction.commit().await.during(what())?;
-    Ok(None)
 }
 
 /// Waits until everything that was committed before, by whomever and however, is on disk. Only a write that

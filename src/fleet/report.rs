@@ -6,12 +6,15 @@ use tokio_postgres::Client;
 use super::{
     breaker::{self, Stopped},
     census::{Census, Counts, Release, Which},
-    gaps, instances, spare,
+    gaps, instances,
+    load::Load,
+    rollout::Progress,
+    spare,
     state::{Group, State},
     tenant::Tenant,
     verify,
 };
-use crate::error::Result;
+use crate::{config, error::Result};
 
 /// Version of the JSON form. Fields are added without a new one; a change of meaning raises it.
 pub const SCHEMA_VERSION: u32 = 1;
@@ -41,6 +44,8 @@ pub struct Report {
     /// The tenants that were asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tenants: Option<Vec<TenantReport>>,
+    /// How a rollout goes.
+    pub rollout: Progress,
     /// Versions that are stopped because they failed on too many tenants.
     pub stopped: Vec<Stopped>,
     /// Schemas migrated ahead of need; they belong to no tenant and are in none of the numbers.
@@ -125,6 +130,7 @@ impl Report {
         census: &Census,
         release: &Release,
         database: &str,
+        rollout: &config::Rollout,
         listed: Listed<'_>,
         keep: u32,
     ) -> Result<Self> {
@@ -177,7 +183,11 @@ impl Report {
         let attention_truncated = attention.len() > ATTENTION;
         attention.truncate(ATTENTION);
         let stopped = breaker::stopped(client, release).await?;
+        let load = Load::measure(client, rollout).await?;
+        let brake = load.too_much(rollout, false).map(|too_much| too_much.text);
         let daemons = instances::running(client).await?;
+        let mut rollout = Progress::ask(client, release, rollout, Some(&counts)).await?;
+        rollout.brake = brake;
         let drifted = verify::drifted(client).await?;
         let unrecorded = gaps::unrecorded(client, release).await?.tenants;
         Ok(Self {
@@ -190,6 +200,7 @@ impl Report {
             attention,
             attention_truncated,
             tenants,
+            rollout,
             stopped,
             spares: spare::numbers(client, release, keep).await?,
             daemons: daemons

@@ -56,6 +56,8 @@ pub struct Tenant {
     pub held_why: Option<String>,
     /// The first pending version that is stopped for the whole fleet.
     pub stopped: Option<String>,
+    /// Why the whole fleet is paused, if it is.
+    pub paused: Option<String>,
 }
 
 impl Tenant {
@@ -91,6 +93,7 @@ impl Tenant {
             held_by: row.get("held_by"),
             held_why: row.get("held_why"),
             stopped: row.get("stopped"),
+            paused: row.get("paused"),
         }
     }
 
@@ -119,6 +122,7 @@ impl Tenant {
             held_by: None,
             held_why: None,
             stopped: None,
+            paused: None,
         }
     }
 
@@ -132,6 +136,12 @@ impl Tenant {
             state if state.group() == Group::Healing && self.stopped.is_some() => {
                 let why = self.waits_for_release().unwrap_or_default();
                 format!("{why}; on this tenant alone with `tenantd migrate {id}`")
+            }
+            state
+                if state.group() == Group::Healing
+                    && let Some(why) = self.waits_for_resume() =>
+            {
+                format!("{why}, or for this tenant alone with `tenantd migrate {id}`")
             }
             State::Unprovisioned | State::Empty | State::Behind => {
                 format!("nothing: the next sweep migrates it; at once with `tenantd migrate {id}`")
@@ -160,7 +170,7 @@ impl Tenant {
                 )
             }
             State::Held => format!(
-                "held by {}: {}",
+                "held by {}: {}; let it go with `tenantd unhold {id}`",
                 self.held_by.as_deref().unwrap_or("somebody"),
                 self.held_why.as_deref().unwrap_or("no reason given")
             ),
@@ -174,6 +184,14 @@ impl Tenant {
         Some(format!(
             "version {version} is stopped, because it failed on too many tenants: {}",
             breaker::advice(version)
+        ))
+    }
+
+    /// Why nothing is done to it until `tenantd resume`: a pause spares who has a schema already.
+    pub fn waits_for_resume(&self) -> Option<String> {
+        let why = self.paused.as_ref().filter(|_| self.digest.is_some())?;
+        Some(format!(
+            "the fleet was paused {why}; it goes on with `tenantd resume`"
         ))
     }
 

@@ -161,6 +161,10 @@ label! {
         ReadOnly = "read_only",
         /// It refuses our password.
         Password = "password",
+        /// A standby lags too far: only rollouts wait.
+        ReplicationLag = "replication_lag",
+        /// Too many sessions wait for locks of ours: only rollouts do too.
+        Waiting = "waiting",
     }
 }
 label! {

@@ -15,6 +15,7 @@
 mod calls;
 mod enums;
 mod lexical;
+mod locks;
 mod names;
 mod outside;
 mod own;
@@ -29,6 +30,7 @@ use squawk_syntax::{
     ast::{self, AstNode},
 };
 
+pub use locks::{Lock, Locks, Mode};
 pub use outside::{Alone, Outside, Plain};
 pub use own::Names;
 
@@ -89,6 +91,8 @@ pub struct Parsed {
     pub adds_enum_value: bool,
     /// The file cannot run in one transaction.
     pub outside: Option<Outside>,
+    /// What it locks of what exists.
+    pub locks: Locks,
     /// Ordered by line.
     pub findings: Vec<Finding>,
 }
@@ -219,6 +223,7 @@ fn inspect(text: &str) -> Parsed {
         opaque: nodes().any(calls::is_opaque),
         creates_table: nodes().any(creates_table),
         adds_enum_value: nodes().any(|it| enums::added_value(it).is_some()),
+        locks: locks::of_file(nodes()),
         outside,
         statements: statements.into_iter().map(|(_, it)| it).collect(),
         findings,

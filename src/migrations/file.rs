@@ -4,7 +4,7 @@ use std::{cmp::Ordering, time::Duration};
 
 use sha2::{Digest as _, Sha256};
 
-use super::check::{self, Finding, Outside, Plain, Severity, Statement};
+use super::check::{self, Finding, Locks, Outside, Plain, Severity, Statement};
 
 /// One entry of a migration set.
 #[derive(Clone, Debug)]
@@ -33,6 +33,8 @@ pub struct Migration {
     pub adds_enum_value: bool,
     /// The file cannot, or by its marker shall not, run in one transaction.
     pub outside: Option<Outside>,
+    /// What it locks of what exists.
+    pub locks: Locks,
     /// What its marker comments say.
     pub markers: Markers,
 }
@@ -135,6 +137,7 @@ impl Migration {
             sql,
             statements: parsed.statements,
             opaque: parsed.opaque,
+            locks: parsed.locks,
             creates_table: parsed.creates_table,
             adds_enum_value: parsed.adds_enum_value,
             outside: parsed.outside.or(asked),

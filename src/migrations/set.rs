@@ -89,14 +89,11 @@ impl MigrationSet {
     /// # Errors
     /// When the directory cannot be read, holds no file, changes meanwhile, or a file is refused.
     pub fn load(dir: &Path) -> Result<Self, SetError> {
-        for _ in 0..3 {
-            let before = directory::read(dir)?;
-            // A directory that is being copied into is not a set: two equal readings are.
-            if before == directory::read(dir)? {
-                return Self::from_files(dir, before);
-            }
-        }
-        Err(SetError::Changing(dir.to_owned()))
+        let sources = steady(|| directory::read(dir))?;
+        Self::from_files(
+            dir,
+            sources.ok_or_else(|| SetError::Changing(dir.to_owned()))?,
+        )
     }
 
     fn from_files(dir: &Path, sources: Vec<(String, Vec<u8>)>) -> Result<Self, SetError> {
@@ -169,6 +166,19 @@ impl MigrationSet {
             .iter()
             .find(|file| file::compare_versions(&file.version, version).is_eq())
     }
+}
+
+/// A directory that is being copied into is not a set: two equal readings are. `None`: it kept changing.
+fn steady<T: PartialEq>(
+    mut read: impl FnMut() -> Result<T, SetError>,
+) -> Result<Option<T>, SetError> {
+    for _ in 0..3 {
+        let before = read()?;
+        if before == read()? {
+            return Ok(Some(before));
+        }
+    }
+    Ok(None)
 }
 
 fn duplicates(files: &[Migration]) -> Vec<FileFinding> {
@@ -254,6 +264,22 @@ mod tests {
         assert_eq!(order, [(1, "9"), (2, "10")]);
         assert_eq!(set.head().version, "10");
         assert_eq!(set.find("0009").unwrap().name, "a");
+    }
+
+    #[test]
+    fn a_directory_that_changes_while_it_is_read_is_no_set() {
+        let mut reads = 0;
+        let copying = steady(|| {
+            reads += 1;
+            Ok(reads)
+        });
+        assert_eq!((copying.unwrap(), reads), (None, 6));
+        let mut reads = 0;
+        let settles = steady(|| {
+            reads += 1;
+            Ok(reads.min(3))
+        });
+        assert_eq!(settles.unwrap(), Some(3));
     }
 
     #[test]

@@ -259,7 +259,7 @@ impl Brake {
             BrakeReason::Disk | BrakeReason::Memory | BrakeReason::ReadOnly => {
                 proof == Proof::Wrote || on.last.elapsed() >= PROBE.max
             }
-            BrakeReason::Connections | BrakeReason::Unreachable | BrakeReason::Password => true,
+            _ => true,
         };
         if proven {
             info!(
@@ -274,7 +274,8 @@ impl Brake {
     }
 
     fn tell(&self, reason: Option<BrakeReason>) {
-        for &each in BrakeReason::ALL {
+        let load = [BrakeReason::ReplicationLag, BrakeReason::Waiting];
+        for &each in BrakeReason::ALL.iter().filter(|it| !load.contains(it)) {
             let on = i64::from(reason == Some(each));
             self.metrics.brake.get(each).set(on);
         }

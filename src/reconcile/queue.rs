@@ -152,6 +152,17 @@ impl Queue {
         self.in_flight
     }
 
+    /// Whether something waits that a sweep found.
+    pub fn has_sweeps(&self) -> bool {
+        let is_sweep = |place: &Place| {
+            let Place::Waiting { lane, .. } = place else {
+                return false;
+            };
+            lane.reason == Reason::Sweep
+        };
+        self.places.values().any(is_sweep)
+    }
+
     /// Asks for a run.
     pub fn wake(&mut self, key: &str, reason: Reason, now: Instant) -> Woken {
         let Some((key, place)) = self.places.get_key_value(key) else {

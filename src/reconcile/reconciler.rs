@@ -286,6 +286,14 @@ impl Reconciler {
         match tenant.state {
             State::Current => Verdict::Settle,
             State::Ahead => Verdict::Note(ReconcileOutcome::Current, None),
+            // A person who named the tenant wants it all the same.
+            state
+                if (state.group() == Group::Healing || state == State::Lost)
+                    && reason != Reason::Manual
+                    && let Some(why) = tenant.waits_for_resume() =>
+            {
+                Verdict::Wait(Some(why), None)
+            }
             State::Lost if self.limits.lost == LostPolicy::Rebuild => Verdict::Rebuild,
             state if state.group() == Group::NeedsPerson => {
                 Verdict::Note(ReconcileOutcome::LeftAlone, Some(tenant.advice()))

@@ -36,6 +36,62 @@ fn assert_accepted(sql: &str) {
     assert_eq!(check(sql).findings, [], "{sql}");
 }
 
+/// The lines of `tests/locks.txt`: expected locks and statement.
+fn lock_cases() -> impl Iterator<Item = (Vec<String>, &'static str)> {
+    let lines = include_str!("tests/locks.txt").lines();
+    lines.filter(|line| !line.starts_with('#')).map(|line| {
+        let (locks, sql) = line.trim_start_matches('-').split_once(": ").unwrap();
+        let mut locks: Vec<_> = locks
+            .split(", ")
+            .filter(|it| !it.is_empty())
+            .map(Into::into)
+            .collect();
+        locks.sort();
+        (locks, sql)
+    })
+}
+
+#[test]
+fn each_statement_takes_the_lock_that_the_manual_says() {
+    for (expected, sql) in lock_cases() {
+        let locks = check(sql).locks;
+        let known = locks.known.iter();
+        let mut known: Vec<_> = known
+            .map(|lock| format!("{} on {}", lock.mode, lock.on))
+            .collect();
+        known.sort();
+        assert_eq!(known, expected, "{sql}");
+    }
+}
+
+#[test]
+fn what_a_file_makes_is_not_locked_and_what_cannot_be_read_is_said() {
+    let said = |sql: &str| check(sql).locks.to_string();
+    assert_eq!(
+        said(
+            "CREATE TABLE a (id int); CREATE INDEX i ON a (id); UPDATE a SET id = 1; DROP INDEX i"
+        ),
+        "none on a table that exists"
+    );
+    assert_eq!(
+        said("UPDATE \"Items\" SET a = 1; CREATE INDEX i ON \"Items\" (a); DROP INDEX j"),
+        "ACCESS EXCLUSIVE on the table of index j, SHARE on \"Items\""
+    );
+    let unknown = "unknown: its text does not tell all it does";
+    for sql in [
+        "DO $$ BEGIN NULL; END $$",
+        "SELECT f()",
+        "DROP TYPE t CASCADE",
+        "ALTER DOMAIN d SET NOT NULL",
+    ] {
+        assert_eq!(said(sql), unknown, "{sql}");
+    }
+    assert_eq!(
+        said("LOCK TABLE a; CALL p()"),
+        format!("ACCESS EXCLUSIVE on a, {unknown}")
+    );
+}
+
 #[test]
 fn transaction_control_is_refused() {
     assert_refused(&[
