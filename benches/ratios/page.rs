@@ -1,0 +1,5 @@
+//! The page.
+use crate::report::Report;
+pub(crate) fn write(_report: &Report) -> String {
+    String::new()
+}
