@@ -1,6 +1,6 @@
 //! A new tenant from a ready schema: insert's commit to the client's hearing of it. Bare: a client that renames.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::{
     Outcome, fleet::Fleet, heard::Heard, postgres::Server, program::Daemon, report::Report, sets,
@@ -8,6 +8,10 @@ use crate::{
 };
 
 const PART: &str = "insert to ready, by rename";
+/// Spares that are kept.
+const SPARES: f64 = 4.0;
+/// A build that has spares has made the first one by then.
+const FIRST_SPARE: Duration = Duration::from_secs(30);
 const BARE: &str = "
     CREATE TABLE public.bare_tenants (id bigint PRIMARY KEY);
     CREATE FUNCTION public.bare_inserted() RETURNS trigger LANGUAGE plpgsql AS $$
@@ -34,15 +38,15 @@ pub(crate) async fn measure(server: &Server, report: &mut Report, rounds: usize)
     let renamer = tokio::spawn(renamer);
     let (mut ours, mut bare) = (Samples::default(), Samples::default());
     for id in 0..rounds {
+        if let Some(daemon) = &daemon {
+            // Nobody refills while we measure.
+            let full = async |it: &Daemon| Ok(it.sum(&["tenantd_spares{"]).await? >= SPARES);
+            daemon.until("spares", full).await?;
+        }
         let insert = format!("INSERT INTO public.bare_tenants VALUES ({id})");
         bare.0
             .push(insert_to_ready(&signups, &insert, &mut bare_ready, id).await?);
-        if let Some(daemon) = &daemon {
-            daemon
-                .until("a spare", async |it| {
-                    Ok(it.sum(&["tenantd_spares{"]).await? > 0.0)
-                })
-                .await?;
+        if daemon.is_some() {
             let insert = format!("INSERT INTO public.tenants VALUES ({id}, 'new')");
             ours.0
                 .push(insert_to_ready(&signups, &insert, &mut ready, id).await?);
@@ -60,7 +64,9 @@ pub(crate) async fn measure(server: &Server, report: &mut Report, rounds: usize)
 
 /// A daemon that holds spares, or none and a line that says so.
 async fn with_spares(signups: &Fleet, report: &mut Report) -> Outcome<Option<Daemon>> {
-    let mut daemon = signups.tenantd.daemon(&["spares.keep=8"])?;
+    let mut daemon = signups
+        .tenantd
+        .daemon(&[&format!("spares.keep={SPARES}")])?;
     let listening = daemon.says("listening on").await;
     if let Err(error) = listening {
         if !error.to_string().contains("does not have spares") {
@@ -69,10 +75,11 @@ async fn with_spares(signups: &Fleet, report: &mut Report) -> Outcome<Option<Dae
         report.skip("spares: not in this build");
         return Ok(None);
     }
-    let spares = async |it: &Daemon| Ok(it.sum(&["tenantd_spares{"]).await? > 0.0);
-    if daemon.metrics().await?.contains("tenantd_spares{") {
-        daemon.until("spares", spares).await?;
-        return Ok(Some(daemon));
+    while daemon.started.elapsed() < FIRST_SPARE {
+        if daemon.sum(&["tenantd_spares{"]).await? > 0.0 {
+            return Ok(Some(daemon));
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
     }
     report.skip("spares: not in this build");
     daemon.stop().await?;

@@ -27,6 +27,7 @@ pub(crate) async fn measure(
             for round in 0..rounds {
                 for turn in 0..TABLES.len() {
                     let who = (turn + round) % TABLES.len();
+                    fleet.app.batch_execute("CHECKPOINT").await?;
                     rates[who]
                         .0
                         .push(pgbench(fleet, TABLES[who].1, mode, writers, seconds)?);

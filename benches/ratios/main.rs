@@ -68,6 +68,10 @@ async fn measure(choice: &Choice, report: &mut Report) -> Outcome<()> {
     };
     let server = Server::start(durable).await?;
     options::describe(&server, choice, report).await?;
+    println!(
+        "PostgreSQL {}, {} cores, {} GiB; medians, quartiles in brackets\n",
+        report.postgresql, report.cores, report.memory_gib
+    );
     if choice.has(Part::SignUp) {
         new_tenant::measure(&server, report, choice.rounds(20)).await?;
         claim::measure(&server, report, choice.rounds(40)).await?;

@@ -36,10 +36,7 @@ pub(crate) async fn measure(server: &Server, report: &mut Report, rounds: usize)
         ];
         let mut taken_by_peers = Vec::new();
         for peer in &mut peers {
-            taken_by_peers.push(
-                peer.create(&format!("{}_{id}", peer.name().replace('-', "_")))
-                    .await?,
-            );
+            taken_by_peers.push(peer.create(id).await?);
         }
         if id > 0 {
             ours.0.push(taken[0]);
@@ -106,7 +103,7 @@ async fn same_relations(
     println!("\nnew tenant: 40 files, 30 tables, {ours} relations");
     let client = server.connect("peers_sign_up").await;
     for peer in peers {
-        let theirs = count(&client, format!("{}_{id}", peer.name().replace('-', "_"))).await?;
+        let theirs = count(&client, peer.schema(id)).await?;
         if !(ours..ours + 8).contains(&theirs) {
             return Err(format!(
                 "{} has built {theirs} relations, tenantd {ours}",

@@ -12,6 +12,8 @@ pub(crate) enum Part {
     Fleet,
 }
 
+const PARTS: usize = 3;
+
 /// What this run does.
 pub(crate) struct Choice {
     /// Tenants of the largest fleet.
@@ -94,35 +96,35 @@ impl Choice {
     }
 }
 
-/// Machine and server: cores, memory, version and settings, and no name of either.
+/// Machine and server: cores, memory, version and settings, and no name of either. What an earlier run has measured
+/// stays only if it was the same machine and server, and only those parts that are not measured now.
 pub(crate) async fn describe(server: &Server, choice: &Choice, report: &mut Report) -> Outcome<()> {
     let client = server.connect("postgres").await;
-    report.cores = thread::available_parallelism()?.get();
     let memory = std::fs::read_to_string("/proc/meminfo")?;
     let kib = memory
         .split_whitespace()
         .nth(1)
         .ok_or("no size of the memory")?;
-    report.memory_gib = kib.parse::<u64>()?.div_ceil(1024 * 1024);
     let version: String = client.query_one("SHOW server_version", &[]).await?.get(0);
-    version
-        .split(' ')
-        .next()
-        .unwrap_or_default()
-        .clone_into(&mut report.postgresql);
-    report.settings.clear();
+    let mut now = Report {
+        cores: thread::available_parallelism()?.get(),
+        memory_gib: kib.parse::<u64>()?.div_ceil(1024 * 1024),
+        postgresql: version.split(' ').next().unwrap_or_default().to_owned(),
+        tenants: choice.tenants,
+        ..Report::default()
+    };
     for name in SETTINGS {
         let value: String = client.query_one(&format!("SHOW {name}"), &[]).await?.get(0);
-        report.settings.push((name.to_owned(), value));
+        now.settings.push((name.to_owned(), value));
     }
-    if choice.has(Part::Fleet) || report.tenants == 0 {
-        report.tenants = choice.tenants;
+    if report.same_place(&now) && choice.parts.len() < PARTS {
+        now.measurements = std::mem::take(&mut report.measurements);
+        if choice.has(Part::Fleet) {
+            now.measurements.retain(|it| it.tenants == 0);
+        } else {
+            now.tenants = report.tenants;
+        }
     }
-    // What a part leaves out this time it says again.
-    report.skipped.clear();
-    println!(
-        "PostgreSQL {}, {} cores, {} GiB; medians, quartiles in brackets\n",
-        report.postgresql, report.cores, report.memory_gib
-    );
+    *report = now;
     Ok(())
 }

@@ -5,9 +5,7 @@
 
 use std::{
     fs,
-    io::{BufRead as _, BufReader, Write as _},
     path::{Path, PathBuf},
-    process::{Child, ChildStdin, ChildStdout, Command, Stdio},
     time::Instant,
 };
 
@@ -20,12 +18,18 @@ use crate::{
     sets,
     stats::{Samples, count, ms},
 };
+use commands::Tool;
+use django::Django;
+
+mod commands;
+mod django;
 
 pub(crate) const PEERS: [&str; 3] = ["sqlx-cli", "django-tenants", "dbmate"];
 const HOME: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/target/peers");
+/// Tenants that a tool's command runs for.
 const SAMPLE: usize = 20;
 
-/// One tool with a directory of migrations and a database.
+/// One tool with a directory of migrations and tenants of its own.
 pub(crate) struct Peer {
     name: &'static str,
     dir: PathBuf,
@@ -35,18 +39,19 @@ pub(crate) struct Peer {
 }
 
 enum Kind {
-    /// A command a tenant; makes its arguments from directory and schema.
-    Command {
-        program: PathBuf,
-        arguments: Box<dyn Fn(&Path, &str) -> Vec<String> + Send>,
-    },
+    Tool(Tool),
     Django(Django),
 }
 
-struct Django {
-    child: Child,
-    input: ChildStdin,
-    output: BufReader<ChildStdout>,
+/// Where a tool works.
+struct Place {
+    /// What was installed.
+    home: PathBuf,
+    /// Its migrations.
+    dir: PathBuf,
+    socket: String,
+    port: u16,
+    database: String,
 }
 
 /// Those that are there, each ready to work in this database; the others are named.
@@ -68,27 +73,33 @@ pub(crate) async fn installed(
     Ok(peers)
 }
 
-/// Nothing to do, and one `ADD COLUMN`, over a sample of tenants; told as time a tenant.
+/// Nothing to do, and one `ADD COLUMN`, over a sample of tenants, in turns; told as time a tenant.
 pub(crate) async fn measure(server: &Server, report: &mut Report, rounds: usize) -> Outcome<()> {
     let set = sets::fleet(sets::FLEET_TABLES);
-    for mut peer in installed(server, report, "peers_fleet", &set).await? {
+    let mut peers = installed(server, report, "peers_fleet", &set).await?;
+    for peer in &mut peers {
         for id in 0..SAMPLE {
-            peer.create(&format!("{}_{id}", peer.name.replace('-', "_")))
-                .await?;
+            peer.create(id).await?;
         }
-        let (mut nothing, mut rollout) = (Samples::default(), Samples::default());
-        for round in 0..rounds {
+    }
+    let mut times: Vec<_> = peers
+        .iter()
+        .map(|_| [Samples::default(), Samples::default()])
+        .collect();
+    for round in 0..rounds {
+        let name = format!("{:04}_added", 101 + round);
+        let table = sets::table(round);
+        let sql = format!("ALTER TABLE {table} ADD COLUMN added_{round} integer;\n");
+        for (peer, [nothing, rollout]) in peers.iter_mut().zip(&mut times) {
             nothing.0.push(peer.migrate()? / count(SAMPLE));
-            let table = sets::table(round);
-            peer.add(
-                &format!("{:04}_added", 101 + round),
-                &format!("ALTER TABLE {table} ADD COLUMN added_{round} integer;\n"),
-            )?;
+            peer.add(&name, &sql)?;
             rollout.0.push(peer.migrate()? / count(SAMPLE));
         }
+    }
+    for (peer, [nothing, rollout]) in peers.iter().zip(&times) {
         peer.has_columns(rounds).await?;
-        report.add("nothing to do a tenant", peer.name, 0, "ms", &nothing);
-        report.add("ADD COLUMN a tenant", peer.name, 0, "ms", &rollout);
+        report.add("nothing to do a tenant", peer.name, 0, "ms", nothing);
+        report.add("ADD COLUMN a tenant", peer.name, 0, "ms", rollout);
     }
     Ok(())
 }
@@ -100,35 +111,30 @@ impl Peer {
         database: &str,
         set: &[sets::File],
     ) -> Outcome<Self> {
-        let dir = std::env::temp_dir().join(format!(
-            "tenantd-bench-{}-{database}-{name}",
-            std::process::id()
-        ));
-        let _ = fs::remove_dir_all(&dir);
-        fs::create_dir_all(&dir)?;
-        let home = Path::new(HOME).join(name);
-        let socket = server.socket_dir().display().to_string();
-        let (port, database) = (server.port(), database.to_owned());
-        let client = server.connect(&database).await;
-        let kind = match name {
-            "sqlx-cli" => sqlx(&home, &socket, port, &database),
-            "dbmate" => dbmate(&home, &socket, port, &database)?,
-            _ => {
-                project(&dir, set)?;
-                Kind::Django(Django::start(&home, &dir, &socket, port, &database)?)
-            }
+        let dir = format!("tenantd-bench-{}-{database}-{name}", std::process::id());
+        let place = Place {
+            home: Path::new(HOME).join(name),
+            dir: std::env::temp_dir().join(dir),
+            socket: server.socket_dir().display().to_string(),
+            port: server.port(),
+            database: database.to_owned(),
         };
+        fs::create_dir_all(&place.dir)?;
+        let kind = match name {
+            "sqlx-cli" => Kind::Tool(Tool::sqlx(&place)),
+            "dbmate" => Kind::Tool(Tool::dbmate(&place)?),
+            _ => Kind::Django(Django::start(&place)?),
+        };
+        let client = server.connect(database).await;
         let peer = Self {
             name,
-            dir,
+            dir: place.dir,
             kind,
             client,
             schemas: Vec::new(),
         };
-        if !matches!(peer.kind, Kind::Django(_)) {
-            for (file, sql) in set {
-                peer.add(file, sql)?;
-            }
+        for (file, sql) in set {
+            peer.add(file, sql)?;
         }
         Ok(peer)
     }
@@ -137,33 +143,35 @@ impl Peer {
         self.name
     }
 
+    /// The schema of the tenant with this number.
+    pub(crate) fn schema(&self, id: usize) -> String {
+        format!("{}_{id}", self.name.replace('-', "_"))
+    }
+
     /// A further migration, in the form this tool wants.
     fn add(&self, name: &str, sql: &str) -> Outcome<()> {
-        let (file, text) = match self.name {
-            "sqlx-cli" => (self.dir.join(format!("{name}.sql")), sql.to_owned()),
-            "dbmate" => (
-                self.dir.join(format!("{name}.sql")),
-                format!("-- migrate:up\n{sql}-- migrate:down\n"),
-            ),
-            _ => return migration(&self.dir, name, sql),
-        };
-        Ok(fs::write(file, text)?)
+        match &self.kind {
+            Kind::Tool(tool) => tool.add(&self.dir, name, sql),
+            Kind::Django(_) => django::add(&self.dir, name, sql),
+        }
     }
 
     /// A new tenant, in milliseconds.
-    pub(crate) async fn create(&mut self, schema: &str) -> Outcome<f64> {
-        self.schemas.push(schema.to_owned());
+    pub(crate) async fn create(&mut self, id: usize) -> Outcome<f64> {
+        let schema = self.schema(id);
         let start = Instant::now();
-        match &mut self.kind {
-            Kind::Django(django) => django.ask(&format!("new {schema}")),
-            Kind::Command { program, arguments } => {
+        let took = match &mut self.kind {
+            Kind::Django(django) => django.ask(&format!("new {schema}"))?,
+            Kind::Tool(tool) => {
                 self.client
                     .batch_execute(&format!("CREATE SCHEMA {schema}"))
                     .await?;
-                command(program, &arguments(&self.dir, schema))?;
-                Ok(ms(start.elapsed()))
+                tool.migrate(&self.dir, &schema)?;
+                ms(start.elapsed())
             }
-        }
+        };
+        self.schemas.push(schema);
+        Ok(took)
     }
 
     /// Brings all its tenants to head, in milliseconds.
@@ -171,9 +179,9 @@ impl Peer {
         let start = Instant::now();
         match &mut self.kind {
             Kind::Django(django) => django.ask("migrate"),
-            Kind::Command { program, arguments } => {
+            Kind::Tool(tool) => {
                 for schema in &self.schemas {
-                    command(program, &arguments(&self.dir, schema))?;
+                    tool.migrate(&self.dir, schema)?;
                 }
                 Ok(ms(start.elapsed()))
             }
@@ -182,12 +190,10 @@ impl Peer {
 
     /// Each tenant must have what was added.
     async fn has_columns(&self, rounds: usize) -> Outcome<()> {
-        let row = self.client.query_one(
-            "SELECT count(*) FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid
-             JOIN pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = ANY ($1) AND a.attname LIKE 'added%'",
-            &[&self.schemas])
-            .await?;
-        let added: i64 = row.get(0);
+        let sql = "SELECT count(*) FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid
+                   JOIN pg_namespace n ON n.oid = c.relnamespace
+                   WHERE n.nspname = ANY ($1) AND a.attname LIKE 'added%'";
+        let added: i64 = self.client.query_one(sql, &[&self.schemas]).await?.get(0);
         if usize::try_from(added)? != rounds * self.schemas.len() {
             return Err(format!("{} has added {added} columns", self.name).into());
         }
@@ -198,151 +204,5 @@ impl Peer {
 impl Drop for Peer {
     fn drop(&mut self) {
         let _ = fs::remove_dir_all(&self.dir);
-    }
-}
-
-fn sqlx(home: &Path, socket: &str, port: u16, database: &str) -> Kind {
-    let url = format!(
-        "postgres://postgres@{}:{port}/{database}",
-        socket.replace('/', "%2F")
-    );
-    Kind::Command {
-        program: home.join("bin/sqlx"),
-        arguments: Box::new(move |dir, schema| {
-            let url = format!("{url}?options=-c%20search_path%3D{schema}");
-            let source = dir.display().to_string();
-            [
-                "migrate",
-                "run",
-                "--no-dotenv",
-                "--source",
-                &source,
-                "--database-url",
-                &url,
-            ]
-            .map(str::to_owned)
-            .into()
-        }),
-    }
-}
-
-/// The program itself: npm's wrapper would start a Node first.
-fn dbmate(home: &Path, socket: &str, port: u16, database: &str) -> Outcome<Kind> {
-    let packages = fs::read_dir(home.join("node_modules/@dbmate"))?;
-    let mut programs = packages.filter_map(|it| Some(it.ok()?.path().join("bin/dbmate")));
-    let program = programs
-        .find(|it| it.exists())
-        .ok_or("dbmate's package holds no program")?;
-    let url =
-        format!("postgres://postgres@/{database}?socket={socket}&port={port}&sslmode=disable");
-    Ok(Kind::Command {
-        program,
-        arguments: Box::new(move |dir, schema| {
-            let url = format!("{url}&search_path={schema}");
-            let source = dir.display().to_string();
-            [
-                "--url",
-                &url,
-                "--migrations-dir",
-                &source,
-                "--no-dump-schema",
-                "migrate",
-            ]
-            .map(str::to_owned)
-            .into()
-        }),
-    })
-}
-
-fn command(program: &Path, arguments: &[String]) -> Outcome<()> {
-    let output = Command::new(program).args(arguments).output()?;
-    if output.status.success() {
-        return Ok(());
-    }
-    let said = [output.stdout, output.stderr].concat();
-    Err(format!("{}: {}", program.display(), String::from_utf8_lossy(&said)).into())
-}
-
-/// A Django project whose application `shop` has these migrations.
-fn project(dir: &Path, set: &[sets::File]) -> Outcome<()> {
-    for app in [
-        "customers",
-        "customers/migrations",
-        "shop",
-        "shop/migrations",
-    ] {
-        fs::create_dir_all(dir.join(app))?;
-        fs::write(dir.join(app).join("__init__.py"), "")?;
-    }
-    fs::write(dir.join("bench.py"), include_str!("django/bench.py"))?;
-    fs::write(dir.join("settings.py"), include_str!("django/settings.py"))?;
-    fs::write(
-        dir.join("customers/models.py"),
-        include_str!("django/models.py"),
-    )?;
-    for (name, sql) in set {
-        migration(dir, name, sql)?;
-    }
-    Ok(())
-}
-
-/// Each migration depends on the one before it by name.
-fn migration(dir: &Path, name: &str, sql: &str) -> Outcome<()> {
-    let migrations = dir.join("shop/migrations");
-    let names = fs::read_dir(&migrations)?.filter_map(|it| it.ok()?.file_name().into_string().ok());
-    let names = names.filter_map(|it| it.strip_suffix(".py").map(str::to_owned));
-    let before = names.filter(|it| it.starts_with('0')).max();
-    let before = before.map_or_else(String::new, |it| format!("(\"shop\", \"{it}\")"));
-    let text = format!(
-        "from django.db import migrations\n\n\nclass Migration(migrations.Migration):\n    dependencies = [{before}]\n    \
-         operations = [migrations.RunSQL('''{sql}''')]\n"
-    );
-    Ok(fs::write(migrations.join(format!("{name}.py")), text)?)
-}
-
-impl Django {
-    fn start(home: &Path, dir: &Path, socket: &str, port: u16, database: &str) -> Outcome<Self> {
-        let mut child = Command::new(home.join("bin/python"))
-            .arg("bench.py")
-            .current_dir(dir)
-            .env("DJANGO_SETTINGS_MODULE", "settings")
-            .env("BENCH_DATABASE", database)
-            .env("BENCH_HOST", socket)
-            .env("BENCH_PORT", port.to_string())
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()?;
-        let input = child.stdin.take().ok_or("no standard input")?;
-        let output = BufReader::new(child.stdout.take().ok_or("no standard output")?);
-        let mut django = Self {
-            child,
-            input,
-            output,
-        };
-        match django.answer()?.as_str() {
-            "ready" => Ok(django),
-            other => Err(format!("django-tenants said {other:?}").into()),
-        }
-    }
-
-    fn ask(&mut self, what: &str) -> Outcome<f64> {
-        writeln!(self.input, "{what}")?;
-        let answer = self.answer()?;
-        answer
-            .parse()
-            .map_err(|_| format!("django-tenants said {answer:?} to {what:?}").into())
-    }
-
-    fn answer(&mut self) -> Outcome<String> {
-        let mut line = String::new();
-        self.output.read_line(&mut line)?;
-        Ok(line.trim().to_owned())
-    }
-}
-
-impl Drop for Django {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
     }
 }

@@ -53,6 +53,21 @@ impl Report {
         }
     }
 
+    /// Whether numbers of both may stand side by side.
+    pub(crate) fn same_place(&self, other: &Self) -> bool {
+        (
+            self.cores,
+            self.memory_gib,
+            &self.postgresql,
+            &self.settings,
+        ) == (
+            other.cores,
+            other.memory_gib,
+            &other.postgresql,
+            &other.settings,
+        )
+    }
+
     pub(crate) fn write(&self, path: &Path) -> Outcome<()> {
         Ok(fs::write(path, serde_json::to_string_pretty(self)? + "\n")?)
     }
