@@ -209,7 +209,7 @@ fn logins(report: &Report) -> Vec<Goal> {
 }
 
 fn daemon(report: &Report) -> Vec<Goal> {
-    let memory = |n| report.median("memory, peak", "daemon", n);
+    let memory = |n| report.median("memory", "daemon, peak", n);
     vec![
         Goal::at_most(
             "daemon's memory, peak, with 10 000 tenants",

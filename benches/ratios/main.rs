@@ -48,6 +48,7 @@ fn main() -> Outcome<()> {
 }
 
 async fn run(choice: &Choice) -> Outcome<()> {
+    let start = std::time::Instant::now();
     std::fs::create_dir_all(&choice.out)?;
     let file = choice.out.join("benchmark.json");
     let mut report = Report::read(&file)?;
@@ -58,6 +59,7 @@ async fn run(choice: &Choice) -> Outcome<()> {
     report.write(&file)?;
     std::fs::write(choice.out.join("benchmark.svg"), plot::draw(&report))?;
     std::fs::write(choice.out.join("benchmark.md"), page::write(&report))?;
+    println!("\nmeasured in {:.0} s", start.elapsed().as_secs_f64());
     Ok(())
 }
 

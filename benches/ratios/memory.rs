@@ -36,14 +36,21 @@ pub(crate) async fn measure(fleet: &mut Fleet, report: &mut Report) -> Outcome<(
         shared += of(pid, "smaps_rollup", "Pss")?;
         private += of(pid, "smaps_rollup", "Private_Dirty")?;
     }
-    let many = format!("its {} sessions, together", sessions.len());
-    for (part, who, value) in [
-        ("memory, resident", "daemon", now),
-        ("memory, peak", "daemon", peak),
-        ("memory, proportional (PSS)", many.as_str(), shared),
-        ("memory, private", many.as_str(), private),
+    for (who, value) in [
+        ("daemon, resident", now),
+        ("daemon, peak", peak),
+        ("its sessions, proportional (PSS)", shared),
+        ("its sessions, private", private),
     ] {
-        report.add(part, who, fleet.size, "MiB", &Samples(vec![value]));
+        report.add("memory", who, fleet.size, "MiB", &Samples(vec![value]));
     }
+    let sessions = Samples(vec![crate::stats::count(sessions.len())]);
+    report.add(
+        "sessions in the server",
+        "daemon",
+        fleet.size,
+        "sessions",
+        &sessions,
+    );
     daemon.stop().await
 }
