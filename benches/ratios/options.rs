@@ -106,7 +106,9 @@ pub(crate) async fn describe(server: &Server, choice: &Choice, report: &mut Repo
         .nth(1)
         .ok_or("no size of the memory")?;
     let version: String = client.query_one("SHOW server_version", &[]).await?.get(0);
+    let load = std::fs::read_to_string("/proc/loadavg")?;
     let mut now = Report {
+        load_before: load.split(' ').next().and_then(|load| load.parse().ok()),
         cores: thread::available_parallelism()?.get(),
         memory_gib: kib.parse::<u64>()?.div_ceil(1024 * 1024),
         postgresql: version.split(' ').next().unwrap_or_default().to_owned(),
@@ -124,6 +126,7 @@ pub(crate) async fn describe(server: &Server, choice: &Choice, report: &mut Repo
         } else {
             now.tenants = report.tenants;
         }
+        now.merged = !now.measurements.is_empty();
     }
     *report = now;
     Ok(())

@@ -120,6 +120,11 @@ fn goals(page: &mut String, report: &Report) {
         let names: Vec<_> = missed.iter().map(|goal| goal.what.as_str()).collect();
         let _ = writeln!(page, "\nNot reached in this run: {}.", names.join("; "));
     }
+    if report.merged {
+        page.push_str(
+            "\nMerged from more than one run: a ratio between parts compares different moments of the machine.\n",
+        );
+    }
     if !report.skipped.is_empty() {
         let _ = writeln!(page, "\nLeft out: {}.", report.skipped.join("; "));
     }
@@ -132,9 +137,13 @@ fn machine(page: &mut String, report: &Report) {
         .iter()
         .map(|(name, value)| format!("{name} = {value}"))
         .collect();
+    let load = report
+        .load_before
+        .map(|load| format!(", a load of {load} when it began"));
+    let load = load.unwrap_or_default();
     let _ = writeln!(
         page,
-        "## Machine\n\n{} cores, {} GiB of memory; PostgreSQL {} on the same machine, over a Unix socket, with the server's \
+        "## Machine\n\n{} cores, {} GiB of memory{load}; PostgreSQL {} on the same machine, over a Unix socket, with the server's \
          defaults but for the number of connections: {}. Fleets are loaded without fsync, are on the disk before \
          anything is timed, and hold 20 tables a tenant.\n",
         report.cores,

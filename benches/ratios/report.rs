@@ -32,11 +32,17 @@ pub(crate) struct Measurement {
 pub(crate) struct Report {
     pub(crate) cores: usize,
     pub(crate) memory_gib: u64,
+    /// What else the machine did: the load of the minute before the run.
+    #[serde(default)]
+    pub(crate) load_before: Option<f64>,
     pub(crate) postgresql: String,
     /// Server settings that matter here, as the server says them.
     pub(crate) settings: Vec<(String, String)>,
     /// Tenants of the largest fleet.
     pub(crate) tenants: usize,
+    /// Whether parts of it are of an earlier run.
+    #[serde(default)]
+    pub(crate) merged: bool,
     /// What was left out, and why.
     pub(crate) skipped: Vec<String>,
     pub(crate) goals: Vec<Goal>,
