@@ -5,7 +5,7 @@ PG ?= 14 15 16 17 18
 # Tests wait for servers more than they work
 export RUST_TEST_THREADS ?= 5
 
-.PHONY: help demo test test-matrix faults kill-matrix security bench lint postgres promtool pgbouncer
+.PHONY: help demo test test-matrix faults kill-matrix security bench bench-quick bench-peers lint postgres promtool pgbouncer
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
@@ -31,8 +31,15 @@ security: postgres ## Check what docs/security.md promises, one line a check
 kill-matrix: postgres ## Kill daemons and backends 400 times (TENANTD_SEED=n: as that time)
 	$(CARGO) test --test it kill_matrix::slow -- --nocapture
 
-bench: postgres ## Measure against bare SQL on one private cluster, fsync on
+bench: postgres ## Measure against bare SQL on one private cluster, and write docs/benchmark.md
 	$(CARGO) bench --bench ratios
+
+bench-quick: postgres ## The same in two minutes, with a small fleet, into target/bench
+	BENCH_QUICK=1 BENCH_TENANTS=$(or $(BENCH_TENANTS),500) BENCH_OUT=$(or $(BENCH_OUT),target/bench) $(CARGO) bench --bench ratios
+
+bench-peers: postgres ## Install the tools people use today under target/peers and measure them, into the same page
+	CARGO="$(CARGO)" scripts/bench-peers
+	BENCH_PARTS=sign-up,peers $(CARGO) bench --bench ratios
 
 lint: ## What CI demands of the text
 	$(CARGO) fmt --check

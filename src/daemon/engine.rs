@@ -96,8 +96,8 @@ fn resolve(url: Option<&str>) -> Result<Target> {
     Ok(target)
 }
 
-/// A pool for `role`, as the configuration says: one connection a worker and one beside them, for the
-/// sweep, the watch and `/status`. Past a transaction pooler it leads where `listen_url` does.
+/// A pool for `role`, as the configuration says: one connection a worker, one beside them for the watch, and one for
+/// the sweep, the rollout's tick and `/status`. Past a transaction pooler it leads where `listen_url` does.
 ///
 /// # Errors
 /// When the parameters cannot be understood.
@@ -105,7 +105,7 @@ pub fn pool(config: &Config, role: &str) -> Result<Pool> {
     let (work, settings) = (target(config)?, &config.database.session_settings);
     let workers = usize::from(config.database.workers);
     // One more where somebody builds spares beside them.
-    let beside = 1 + usize::from(config.spares.keep > 0);
+    let beside = 2 + usize::from(config.spares.keep > 0);
     let pool = Pool::new(&work, role, settings, workers + beside)?;
     if config.database.listen_url.is_none() {
         return Ok(pool);
