@@ -154,12 +154,17 @@ impl App {
             .unwrap();
     }
 
-    /// Several statements of the application's.
+    /// Several statements of the application's, in one transaction. Roles and their privileges on parameters are
+    /// shared by all databases of the server: where another test changes one just then, it is tried again.
     pub async fn run(&self, sql: &str) {
-        self.sql
-            .batch_execute(sql)
-            .await
-            .unwrap_or_else(|error| panic!("{sql}: {error:?}"));
+        while let Err(error) = self.sql.batch_execute(sql).await {
+            let said = error.as_db_error().map(|error| error.message().to_owned());
+            assert_eq!(
+                said.as_deref(),
+                Some("tuple concurrently updated"),
+                "{sql}: {error:?}"
+            );
+        }
     }
 
     /// Adds a line to the section of the configuration file that begins so.
