@@ -60,24 +60,24 @@ const MIGRATIONS: &[(i32, &str, &str)] = &[
         include_str!("../../migrations/control/0009_inside.sql"),
     ),
     (
-        11,
+        10,
         "together",
-        include_str!("../../migrations/control/0011_together.sql"),
+        include_str!("../../migrations/control/0010_together.sql"),
+    ),
+    (
+        11,
+        "rollout",
+        include_str!("../../migrations/control/0011_rollout.sql"),
     ),
     (
         12,
-        "rollout",
-        include_str!("../../migrations/control/0012_rollout.sql"),
+        "spares",
+        include_str!("../../migrations/control/0012_spares.sql"),
     ),
     (
         13,
-        "spares",
-        include_str!("../../migrations/control/0013_spares.sql"),
-    ),
-    (
-        14,
         "lags",
-        include_str!("../../migrations/control/0014_lags.sql"),
+        include_str!("../../migrations/control/0013_lags.sql"),
     ),
 ];
 

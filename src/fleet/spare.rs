@@ -1,5 +1,5 @@
 //! Spares in the ledger: schemas filled ahead of need, and the sets whose schemas cannot be renamed unnoticed.
-//! See `migrations/control/0013_spares.sql`.
+//! See `migrations/control/0012_spares.sql`.
 
 use serde::Serialize;
 use tokio_postgres::{Client, types::Type};
