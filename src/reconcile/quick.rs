@@ -34,10 +34,11 @@ impl Quick {
         for file in self.0.iter().take(reached).skip(before) {
             // Two workers may overwrite one another: an average either way.
             let old = file.load(Ordering::Relaxed);
-            let average = if old == 0 {
-                new
-            } else {
-                old / 4 * 3 + old % 4 + new / 4
+            // The first ones meet cold caches: what is quicker counts for more.
+            let average = match old {
+                0 => new,
+                _ if new < old => old / 2 + new / 2,
+                _ => old / 4 * 3 + new / 4,
             };
             file.store(average, Ordering::Relaxed);
         }

@@ -34,4 +34,5 @@ mod stop;
 mod support;
 mod sweep;
 mod tls;
+mod together;
 mod verify;

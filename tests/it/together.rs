@@ -1,0 +1,194 @@
+//! A quick file over many tenants: transactions are shared, and nobody is held up by another's trouble.
+#![allow(clippy::unwrap_used, reason = "tests panic")]
+
+use crate::support::{App, postgres::Server};
+
+/// Transactions in which the third file was recorded.
+const TRANSACTIONS: &str =
+    "SELECT count(DISTINCT xmin::text) FROM tenantd.applied WHERE version = '0003'";
+const QUICK: &str = "ALTER TABLE items ADD COLUMN colour text;";
+
+async fn transactions(app: &App) -> i64 {
+    app.ask(TRANSACTIONS).await.parse().unwrap()
+}
+
+#[tokio::test]
+async fn a_quick_file_takes_many_tenants_forward_in_few_transactions() {
+    let app = App::current("shared", 60).await;
+    app.run("COMMENT ON SCHEMA tenant_7 IS 'ours'").await;
+    app.run("SELECT tenantd.stamp('tenant_7', version, digest) FROM tenantd.tenant WHERE tenant_id = '7'")
+        .await;
+    app.migration("0003_colour.sql", QUICK);
+    app.migration("0004_table.sql", "CREATE TABLE extras (id bigint);");
+    let ran = app.tenantd(&["migrate", "--all"]).ok();
+    assert!(
+        ran.stdout.contains("60 of 60 tenants are at head"),
+        "{}",
+        ran.stdout
+    );
+    assert!(transactions(&app).await < 60);
+    app.answers(
+        "SELECT count(*) FROM tenantd.applied WHERE version = '0004'",
+        "60",
+    )
+    .await;
+    let comment = app
+        .ask("SELECT obj_description('tenant_7'::regnamespace)")
+        .await;
+    assert!(comment.starts_with("ours\ntenantd: 0004 "), "{comment}");
+    app.tenantd(&["verify", "--all"]).ok();
+    app.tenantd(&["status", "--check"]).ok();
+}
+
+#[tokio::test]
+async fn a_daemon_shares_transactions_too_and_obeys_the_role_of_the_files() {
+    let app = App::new("shared_role").await;
+    let role = format!("files_{}", app.db.name);
+    app.run(&format!("CREATE ROLE {role}")).await;
+    app.configure_in("migrations", &format!("role = \"{role}\""));
+    for id in 1..=40 {
+        app.tenant(id).await;
+    }
+    app.tenantd(&["migrate", "--all"]).ok();
+    app.migration("0003_owned.sql", "CREATE TABLE owned (id bigint);");
+    let daemon = app.daemon().await;
+    app.all_ready(&daemon, 1..=40).await;
+    assert!(transactions(&app).await < 40);
+    let owners =
+        "SELECT string_agg(DISTINCT tableowner, ' ') FROM pg_tables WHERE tablename = 'owned'";
+    assert_eq!(app.ask(owners).await, role);
+    drop(daemon);
+    app.run(&format!("DROP OWNED BY {role} CASCADE; DROP ROLE {role}"))
+        .await;
+}
+
+#[tokio::test]
+async fn one_tenant_with_bad_data_falls_out_and_the_others_go_on_together() {
+    let app = App::current("shared_poison", 60).await;
+    app.run("ALTER TABLE tenant_30.items ADD COLUMN colour text")
+        .await;
+    app.migration("0003_colour.sql", &format!("\n{QUICK}"));
+    let ran = app.tenantd(&["migrate", "--all"]);
+    assert_eq!(ran.code, 4, "{ran:?}");
+    assert!(
+        ran.stdout.contains("59 of 60 tenants are at head"),
+        "{}",
+        ran.stdout
+    );
+    assert!(transactions(&app).await < 59);
+    assert_eq!(app.state("30").await, "quarantined 0002");
+    let error = app.error("30");
+    assert!(
+        error.contains("0003_colour.sql:2") && error.contains("42701"),
+        "{error}"
+    );
+    app.answers(
+        "SELECT count(*) FROM tenantd.applied WHERE version = '0003'",
+        "59",
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn a_tenant_whose_table_is_locked_waits_alone() {
+    let app = App::current("shared_lock", 40).await;
+    app.migration("0003_colour.sql", QUICK);
+    let other = app.db.connect().await;
+    other
+        .batch_execute("BEGIN; LOCK TABLE tenant_20.items IN ACCESS SHARE MODE")
+        .await
+        .unwrap();
+    let ran = app.tenantd(&["migrate", "--all"]);
+    assert_eq!(ran.code, 4, "{ran:?}");
+    assert!(
+        ran.stdout.contains("39 of 40 tenants are at head"),
+        "{}",
+        ran.stdout
+    );
+    assert_eq!(app.state("20").await, "blocked 0002");
+    other.batch_execute("COMMIT").await.unwrap();
+    app.tenantd(&["migrate", "--all"]).ok();
+    app.tenantd(&["verify", "--all"]).ok();
+}
+
+#[tokio::test]
+async fn a_tenant_that_takes_long_is_taken_out_of_its_transaction() {
+    let app = App::current("shared_slow", 40).await;
+    app.run(
+        "INSERT INTO tenant_20.items (id, label) SELECT g, g FROM generate_series(1000, 300000) g",
+    )
+    .await;
+    app.migration("0003_again.sql", "UPDATE items SET label = label || '!';");
+    app.tenantd(&["migrate", "--all"]).ok();
+    app.answers(
+        "SELECT count(*) FROM tenant_20.items WHERE label NOT LIKE '%!'",
+        "0",
+    )
+    .await;
+    app.answers(
+        "SELECT count(*) FROM tenantd.applied WHERE version = '0003'",
+        "40",
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn a_tenant_without_the_table_never_changes_the_one_that_all_share() {
+    let app = App::current("shared_public", 20).await;
+    app.run("CREATE TABLE public.items (id bigint); DROP TABLE tenant_5.items; CREATE TABLE tenant_5.left_over (id bigint)")
+        .await;
+    app.migration("0003_colour.sql", QUICK);
+    let ran = app.tenantd(&["migrate", "--all"]);
+    assert_eq!(ran.code, 4, "{ran:?}");
+    let error = app.error("5");
+    assert!(error.contains("TD003"), "{error}");
+    let columns = "SELECT count(*) FROM pg_attribute WHERE attrelid = 'public.items'::regclass AND attnum > 0";
+    app.answers(columns, "1").await;
+    app.answers(
+        "SELECT count(*) FROM tenantd.applied WHERE version = '0003'",
+        "19",
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn a_rollout_waits_for_the_disk_once_and_a_new_tenant_at_its_commit() {
+    let server = Server::with(&[("synchronous_commit", "on")]).await;
+    for (durability, expected) in [("fast", "off"), ("strict", "on")] {
+        let app = App::on_server(&server, &format!("durable_{durability}")).await;
+        app.tenantd(&["install"]).ok();
+        for id in 1..=3 {
+            app.tenant(id).await;
+        }
+        app.tenantd(&["migrate", "--all"]).ok();
+        app.migration(
+            "0003_how.sql",
+            "CREATE TABLE how AS SELECT current_setting('synchronous_commit') AS committed;",
+        );
+        app.configure(&format!("[rollout]\ndurability = \"{durability}\""));
+        app.tenantd(&["migrate", "--all"]).ok();
+        for tenant in [1, 3] {
+            let how = format!("SELECT committed FROM tenant_{tenant}.how");
+            app.answers(&how, expected).await;
+        }
+        let daemon = app.daemon().await;
+        app.tenant(4).await;
+        app.all_ready(&daemon, [4]).await;
+        app.answers("SELECT committed FROM tenant_4.how", "on")
+            .await;
+    }
+}
+
+#[tokio::test]
+async fn everybody_who_asks_at_once_for_tenants_that_are_current_is_answered() {
+    let app = App::current("answers", 200).await;
+    let daemon = app.quiet_daemon().await;
+    let mut heard = app.listen("tenant_ready").await;
+    app.run("SELECT pg_notify('tenantd_wake', g::text) FROM generate_series(1, 200) g")
+        .await;
+    let mut answers = std::collections::BTreeSet::new();
+    while answers.len() < 200 {
+        answers.insert(heard.next().await);
+    }
+    assert_eq!(daemon.reconciles("manual", "current").await, 200.0);
+}
