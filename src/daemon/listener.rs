@@ -30,7 +30,7 @@ use crate::{
 };
 
 /// When nothing was heard for so long, the session is asked whether it is there: longer than the time between two
-/// heartbeats, which show the same. With the time it has to answer: 10 s.
+/// heartbeats, which show the same. With the time it has to answer: 9 s.
 const QUIET: Duration = Duration::from_millis(5500);
 /// How often we look for an echo that is overdue, and for silence.
 const CHECK: Duration = Duration::from_millis(500);

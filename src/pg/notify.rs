@@ -27,7 +27,7 @@ use crate::{
 };
 
 /// How long the session may take to answer.
-const ANSWER: Duration = Duration::from_secs(4);
+const ANSWER: Duration = Duration::from_secs(3);
 const WAIT: &str = "wait for notifications";
 const WHO: &str = "SELECT pg_catalog.pg_backend_pid()";
 
