@@ -282,8 +282,7 @@ async fn a_cancel_that_comes_when_its_file_has_committed_is_not_held_against_the
     );
     let daemon = app.daemon().await;
     app.becomes(&daemon, "1", "current 0003").await;
-    // Worker and watch have their connections; a cancel is a new one.
-    proxy.set_new(Link::Delay(Duration::from_millis(600)));
+    proxy.set_new(Link::LateCancel(Duration::from_millis(600)));
     app.migration(
         "0004_slow.sql",
         "ALTER TABLE items ADD COLUMN b int;\nSELECT pg_sleep(0.65);",

@@ -35,6 +35,8 @@ pub enum Link {
     Stall,
     /// Each message is late by this much.
     Delay(Duration),
+    /// A request to cancel, which is a connection of its own, is late by this much.
+    LateCancel(Duration),
     /// A request that holds this text is answered with an error of this SQLSTATE.
     Refuse(&'static str, &'static str),
     /// No notification comes through.
@@ -211,6 +213,9 @@ async fn carry(mut client: TcpStream, server: u16, mut link: watch::Receiver<Lin
                 while let Some(message) = asked.next() {
                     tokio::time::sleep(late).await;
                     let code = message.get(4..8).filter(|_| !asked.typed);
+                    if let (Link::LateCancel(by), Some([4, 210, 22, 46])) = (&now, code) {
+                        tokio::time::sleep(*by).await;
+                    }
                     // SSLRequest and GSSENCRequest; the start-up message comes after them.
                     if code == Some(&[4, 210, 22, 47]) || code == Some(&[4, 210, 22, 48]) {
                         bytes += 1;
