@@ -271,6 +271,7 @@ async fn migrate_all(engine: &Engine) -> Result<Vec<Line>> {
         let glance = census
             .glance(&client, Depth::Heads, after.as_deref(), LOOKED_AT)
             .await?;
+        ids.extend(glance.lagging);
         ids.extend(glance.doubtful);
         after = glance.next;
         if after.is_none() {

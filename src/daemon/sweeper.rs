@@ -239,7 +239,8 @@ impl Sweeper {
                     loaded.census.glance(c, depth, after, LOOKED_AT).await
                 })
                 .await?;
-            counts.add_current(glance.plain);
+            counts.add_plain(&glance);
+            self.enqueue(&glance.lagging, &mut found);
             // For each page anew: what watches the applies shares this connection.
             for ids in glance.doubtful.chunks(PAGE) {
                 let ids: Vec<_> = ids.iter().map(String::as_str).collect();
@@ -256,7 +257,7 @@ impl Sweeper {
                 }
             }
             after = glance.next;
-            if after.is_none() {
+            if after.is_none() || found.dropped && kind == SweepKind::Head {
                 break;
             }
         }
@@ -290,11 +291,16 @@ impl Sweeper {
         })
         .await?;
         failpoint::pass("sweep.noted").await?;
-        for tenant in tenants.iter().filter(|tenant| self.acts(tenant)) {
-            found.tenants += 1;
-            found.dropped |= self.queue.wake(&tenant.id, Reason::Sweep) == Woken::Dropped;
-        }
+        let due = tenants.iter().filter(|tenant| self.acts(tenant));
+        self.enqueue(due.map(|tenant| &tenant.id), found);
         Ok(())
+    }
+
+    fn enqueue<'a>(&self, ids: impl IntoIterator<Item = &'a String>, found: &mut Found) {
+        for id in ids {
+            found.tenants += 1;
+            found.dropped |= self.queue.wake(id, Reason::Sweep) == Woken::Dropped;
+        }
     }
 
     /// Compares the configured share of the tenants with fresh schemas, counts what is known to differ, and looks for

@@ -25,16 +25,34 @@ const WINDOW: &str = include_str!("window.sql");
 /// Rows of the registry that one statement judges: a long one would hold back vacuum and concurrent index builds.
 const WINDOW_SIZE: u32 = 5000;
 const DOUBTFUL: &str = include_str!("doubtful.sql");
+const LAGGING: &str = include_str!("lagging.sql");
+/// Filled by us, not held, never failed since; and neither is the fleet paused nor a version stopped.
+const LAGS: &str = "t.state IN ('current', 'behind') AND t.attempts = 0 AND t.held_by IS NULL
+    AND NOT EXISTS (SELECT FROM tenantd.breaker WHERE opened_at IS NOT NULL)
+    AND NOT EXISTS (SELECT FROM tenantd.rollout WHERE paused_at IS NOT NULL)";
+/// The schema is the one that the registry says and that we filled.
+const FITS: &str = "t.held_by IS NULL AND t.schema = {schema} AND n.nspname = t.schema::name
+    AND t.name IS NOT DISTINCT FROM {name} {tables}";
 /// Rows of the registry that one such statement should look at, which does less with each.
 pub const LOOKED_AT: u32 = 20_000;
 /// What the full sweep asks beside: that the schema has tables (as in `census.sql`) and the stamp the ledger expects.
 const TABLES: &str = "
            AND coalesce(pg_catalog.right(s.description, 32) = t.digest, true)
-           AND (SELECT true FROM pg_catalog.pg_depend d JOIN pg_catalog.pg_class c ON c.oid = d.objid
+           AND (f.relnamespace IS NOT NULL OR (
+                SELECT true FROM pg_catalog.pg_depend d JOIN pg_catalog.pg_class c ON c.oid = d.objid
                 WHERE d.refclassid = 'pg_catalog.pg_namespace'::pg_catalog.regclass AND d.refobjid = n.oid
-                  AND d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass AND c.relkind IN ('r', 'p') LIMIT 1)";
+                  AND d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass AND c.relkind IN ('r', 'p') LIMIT 1))";
+/// Where the catalog is small for the window, it is read once; else a schema is asked for its first table. By
+/// measurement, a schema costs as much as three pages (8 touched at random, against one after the other).
 const STAMPS: &str = "LEFT JOIN pg_catalog.pg_description s
-       ON s.classoid = 'pg_catalog.pg_namespace'::pg_catalog.regclass AND s.objoid = n.oid AND s.objsubid = 0";
+       ON s.classoid = 'pg_catalog.pg_namespace'::pg_catalog.regclass AND s.objoid = n.oid AND s.objsubid = 0
+LEFT JOIN (
+    SELECT DISTINCT c.relnamespace FROM pg_catalog.pg_class c
+    WHERE c.relkind IN ('r', 'p') AND (
+        SELECT 3 * least({size}, l.reltuples) * pg_catalog.current_setting('block_size')::int
+             > pg_catalog.pg_relation_size('pg_catalog.pg_class')
+        FROM pg_catalog.pg_class l WHERE l.oid = 'tenantd.tenant'::pg_catalog.regclass)
+) f ON f.relnamespace = n.oid";
 
 /// Columns of one tenant; times as seconds, so that only the database's clock is ever compared.
 const TENANT: &str = "
@@ -109,9 +127,10 @@ impl Counts {
         }
     }
 
-    /// Adds tenants that are plainly current.
-    pub fn add_current(&mut self, tenants: i64) {
-        self.add(State::Current, [tenants; 3]);
+    /// Adds the tenants of a glance whose state it tells.
+    pub fn add_plain(&mut self, glance: &Glance) {
+        self.add(State::Current, [glance.plain; 3]);
+        self.add(State::Behind, [count(&glance.lagging); 3]);
     }
 
     /// Adds one that was looked into.
@@ -163,7 +182,9 @@ pub enum Depth {
 /// Consecutive tenants of the fleet, looked at from afar.
 #[derive(Debug)]
 pub struct Glance {
-    /// The ids of those that may need something, or of whom the ledger says something else.
+    /// The ids of those that plainly lag: files of the set are pending, and nothing keeps them from it.
+    pub lagging: Vec<String>,
+    /// The ids of others that may need something, or of whom the ledger says something else.
     pub doubtful: Vec<String>,
     /// How many others there are: they are current.
     pub plain: i64,
@@ -187,6 +208,8 @@ pub struct Window {
 pub struct Census {
     registry: Registry,
     head: String,
+    /// Digests before the head's.
+    before: Vec<String>,
     digests: Vec<String>,
     versions: Vec<String>,
     checksums: Vec<String>,
@@ -206,6 +229,7 @@ impl Census {
         Self {
             registry,
             head: release.head().digest.clone(),
+            before: of(|file| &file.digest)[..release.head - 1].to_vec(),
             digests: of(|file| &file.digest),
             versions: of(|file| &file.version),
             checksums: of(|file| &file.checksum),
@@ -223,7 +247,7 @@ impl Census {
     /// When the database does not answer.
     pub async fn tenant(&self, client: &Client, id: &str) -> Result<Option<Tenant>> {
         let tail = format!("{TENANT} LIMIT 1");
-        match self.ask(client, Scope::Ids, &tail, &[id]).await {
+        match self.ask(client, Scope::Among("$5"), &tail, &[id]).await {
             Ok(rows) => Ok(rows.first().map(Tenant::from_row)),
             Err(error) if is_no_id(&error) => Ok(None),
             Err(source) => Err(Error::Postgres {
@@ -239,7 +263,7 @@ impl Census {
     /// When the database does not answer.
     pub async fn tenants(&self, client: &Client, ids: &[&str]) -> Result<Option<Vec<Tenant>>> {
         let tail = format!("{TENANT} ORDER BY tenant_id COLLATE \"C\"");
-        match self.ask(client, Scope::Ids, &tail, ids).await {
+        match self.ask(client, Scope::Among("$5"), &tail, ids).await {
             Err(error) if is_no_id(&error) => Ok(None),
             rows => Ok(Some(
                 rows.during("look up tenants")?
@@ -247,6 +271,28 @@ impl Census {
                     .map(Tenant::from_row)
                     .collect(),
             )),
+        }
+    }
+
+    /// Those of these tenants that plainly lag, at a fraction of the cost of [`Self::tenants`].
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn lagging(&self, client: &Client, ids: &[&str]) -> Result<Vec<Tenant>> {
+        let sql = LAGGING.replace("{lags}", LAGS);
+        let rows = client
+            .query_typed(
+                &self.registry.render(&sql, Scope::Among("$1")),
+                &[(&ids, Type::TEXT_ARRAY), (&self.before, Type::TEXT_ARRAY)],
+            )
+            .await;
+        match rows {
+            Err(error) if is_no_id(&error) => Ok(Vec::new()),
+            rows => Ok(rows
+                .during("look who lags")?
+                .iter()
+                .map(Tenant::lagging)
+                .collect()),
         }
     }
 
@@ -280,6 +326,8 @@ impl Census {
             Depth::Tables => (TABLES, STAMPS),
         };
         let sql = DOUBTFUL
+            .replace("{lags}", LAGS)
+            .replace("{fits}", FITS)
             .replace("{tables}", tables)
             .replace("{stamps}", stamps)
             .replace("{size}", &size.to_string())
@@ -290,6 +338,7 @@ impl Census {
                 &[
                     (&self.head, Type::TEXT),
                     (&after.as_slice(), Type::TEXT_ARRAY),
+                    (&self.before, Type::TEXT_ARRAY),
                 ],
             )
             .await
@@ -297,13 +346,17 @@ impl Census {
                 Depth::Heads => "check the fleet's heads",
                 Depth::Tables => "look into the schemas of the fleet",
             })?;
-        let doubtful: Option<Vec<String>> = rows[0].get("ids");
-        let doubtful = doubtful.unwrap_or_default();
-        let count = i64::try_from(doubtful.len()).unwrap_or(i64::MAX);
+        let ids: Option<Vec<&str>> = rows[0].get("ids");
+        let ids = ids.unwrap_or_default();
+        let marked = |mark: char| {
+            let ids = ids.iter().filter_map(|id| id.strip_prefix(mark));
+            ids.map(str::to_owned).collect::<Vec<_>>()
+        };
         Ok(Glance {
-            plain: rows[0].get::<_, i64>("seen") - count,
+            plain: rows[0].get::<_, i64>("seen") - count(&ids),
             next: rows[0].get("last"),
-            doubtful,
+            lagging: marked('+'),
+            doubtful: marked('?'),
         })
     }
 
@@ -376,7 +429,11 @@ impl Census {
         tail: &str,
         five: &[&str],
     ) -> Result<Vec<Row>, tokio_postgres::Error> {
+        // A few are looked up one by one: for some hundred the planner would rather read the whole ledger.
+        let few = matches!(scope, Scope::Among(_));
+        let probe = if few { "OFFSET 0" } else { "" };
         let mut sql = self.registry.render(CENSUS, scope) + tail;
+        sql = sql.replace("{probe}", probe);
         if failpoint::off("census.lost") {
             sql = sql.replace(LOST, "");
         }
@@ -389,6 +446,10 @@ impl Census {
         ];
         client.query_typed(&sql, &params).await
     }
+}
+
+fn count<T>(ids: &[T]) -> i64 {
+    i64::try_from(ids.len()).unwrap_or(i64::MAX)
 }
 
 /// A payload that the id's type cannot hold names no tenant.

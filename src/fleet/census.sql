@@ -22,14 +22,15 @@ WITH registry AS (
                WHERE d.refclassid = 'pg_catalog.pg_namespace'::pg_catalog.regclass AND d.refobjid = n.oid
                  AND d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass AND c.relkind IN ('r', 'p')
                LIMIT 1), false) AS has_tables,
-           pg_catalog.substring(s.description, 'tenantd: \S+ ([0-9a-f]{32})$') AS stamp,
+           CASE WHEN pg_catalog.right(s.description, 32) = t.digest THEN t.digest
+                ELSE pg_catalog.substring(s.description, 'tenantd: \S+ ([0-9a-f]{32})$') END AS stamp,
            CASE WHEN t.digest IS NULL THEN 0
                 WHEN t.digest = $1 THEN pg_catalog.array_position($2, $1)
                 ELSE pg_catalog.array_position($2, t.digest) END AS ordinal
     FROM registry r
-    LEFT JOIN tenantd.tenant t ON t.tenant_id = r.tenant_id
-    LEFT JOIN pg_catalog.pg_namespace n
-           ON n.nspname = r.schema::name AND pg_catalog.octet_length(r.schema) <= 63
+    LEFT JOIN LATERAL (SELECT * FROM tenantd.tenant t WHERE t.tenant_id = r.tenant_id {probe}) t ON true
+    LEFT JOIN LATERAL (SELECT n.oid FROM pg_catalog.pg_namespace n
+                       WHERE n.nspname = r.schema::name AND pg_catalog.octet_length(r.schema) <= 63 {probe}) n ON true
     LEFT JOIN pg_catalog.pg_description s
            ON s.classoid = 'pg_catalog.pg_namespace'::pg_catalog.regclass AND s.objoid = n.oid AND s.objsubid = 0
     OFFSET 0 -- each column is worked out once a row, not once a use

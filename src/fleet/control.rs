@@ -76,8 +76,8 @@ const MIGRATIONS: &[(i32, &str, &str)] = &[
     ),
     (
         13,
-        "lags",
-        include_str!("../../migrations/control/0013_lags.sql"),
+        "behind",
+        include_str!("../../migrations/control/0013_behind.sql"),
     ),
 ];
 

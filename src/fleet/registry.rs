@@ -33,8 +33,8 @@ pub enum Scope {
     All,
     /// The next so many after the id in `$5`, or the first where there is none; in the order of their ids.
     Window(u32),
-    /// Those whose ids are in `$5`.
-    Ids,
+    /// Those whose ids are in this parameter.
+    Among(&'static str),
     /// The one whose id is `$3`.
     One,
     /// Those whose ids or schemas are in `$5`: what people type.
@@ -152,7 +152,7 @@ impl Registry {
                 "{filter} AND {} ORDER BY r.{id} LIMIT {size}",
                 self.after("$5")
             ),
-            Scope::Ids => format!("{filter} AND r.{id} = ANY ($5::text[]::{id_type}[])"),
+            Scope::Among(ids) => format!("{filter} AND r.{id} = ANY ({ids}::text[]::{id_type}[])"),
             Scope::One => format!("{filter} AND r.{id} = $3::text::{id_type}"),
             Scope::Names => {
                 format!(

@@ -97,19 +97,45 @@ impl Tenant {
         }
     }
 
+    /// From a row of those that plainly lag.
+    pub(super) fn lagging(row: &Row) -> Self {
+        let ordinal: Option<i32> = row.get("ordinal");
+        Self {
+            has_tables: true,
+            state: State::Behind,
+            namespace: row.get("namespace"),
+            ordinal: ordinal.map(|n| n.unsigned_abs() as usize),
+            version: row.get("version"),
+            digest: row.get("digest"),
+            known_state: row.get("state"),
+            stamp: row.get("digest"),
+            ..Self::unknown(row.get("tenant_id"), row.get("schema"))
+        }
+    }
+
     /// A spare as if it were a tenant of its schema's name, for who builds and migrates it. Nobody uses its tables,
     /// so it takes all that it lacks in one transaction, as a schema without tables does.
     pub fn spare(schema: String, spare: Option<&Spare>) -> Self {
         Self {
-            id: schema.clone(),
-            name: None,
-            schema,
             namespace: spare.map(|it| it.namespace),
-            has_tables: false,
-            state: State::Unprovisioned,
             ordinal: spare.map_or(Some(0), |it| it.ordinal),
             version: spare.map(|it| it.version.clone()),
             digest: spare.map(|it| it.digest.clone()),
+            ..Self::unknown(schema.clone(), schema)
+        }
+    }
+
+    fn unknown(id: String, schema: String) -> Self {
+        Self {
+            id,
+            name: None,
+            schema,
+            namespace: None,
+            has_tables: false,
+            state: State::Unprovisioned,
+            ordinal: None,
+            version: None,
+            digest: None,
             known_state: None,
             stamp: None,
             attempts: 0,

@@ -1,5 +1,6 @@
 //! The triggers on the application's tables. They sit on the customer's write path: the silent path is
-//! one call of `tenantd.wakes` or, for logins, the cheaper `tenantd.lags`, and the noisy path cannot fail the statement.
+//! one call of `tenantd.wakes` or, for logins, one read of a table that is normally empty, and the noisy path cannot
+//! fail the statement.
 
 use std::time::Duration;
 
@@ -27,8 +28,6 @@ const LADDER: [u64; 6] = [100, 200, 400, 800, 1000, 1000];
 pub(super) struct Trigger {
     name: &'static str,
     channel: &'static str,
-    /// The function that says whether anybody is told.
-    asks: &'static str,
     table: QualifiedName,
     column: String,
     events: String,
@@ -96,7 +95,6 @@ async fn wanted(client: &Client, config: &Config) -> Result<(Vec<Trigger>, Vec<T
     let mut triggers = vec![Trigger {
         name: "tenantd_inserted",
         channel: "tenant_inserted",
-        asks: "wakes",
         table: config.registry.table.clone(),
         column: config.registry.id_column.clone(),
         events: "INSERT".into(),
@@ -116,7 +114,6 @@ async fn wanted(client: &Client, config: &Config) -> Result<(Vec<Trigger>, Vec<T
         triggers.push(Trigger {
             name: "tenantd_login",
             channel: "dashboard_login",
-            asks: "lags",
             table: table.clone(),
             column: column.clone(),
             events: format!("INSERT{update}"),
@@ -130,7 +127,7 @@ async fn wanted(client: &Client, config: &Config) -> Result<(Vec<Trigger>, Vec<T
             .logins
             .update_columns
             .iter()
-            .filter(|_| trigger.channel == "dashboard_login");
+            .filter(|_| trigger.is_login());
         for wanted in std::iter::once(&trigger.column).chain(updates) {
             if !known.iter().any(|(name, _)| name == wanted) {
                 let names: Vec<_> = known.iter().map(|(name, _)| name.as_str()).collect();
@@ -161,12 +158,35 @@ async fn is_table(client: &Client, table: &QualifiedName) -> Result<bool> {
 }
 
 impl Trigger {
-    /// The function body runs only when what `asks` names said yes. Whatever fails in it is caught: a column that
-    /// was renamed becomes a request to sweep.
+    fn is_login(&self) -> bool {
+        self.channel == "dashboard_login"
+    }
+
+    /// Whatever fails while somebody is told is caught: a column that was renamed becomes a request to sweep.
     fn function(&self) -> String {
-        format!(
-            "CREATE OR REPLACE FUNCTION tenantd.{name}() RETURNS trigger
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+        let (name, channel, column) = (self.name, self.channel, Ident(&self.column));
+        let function = if self.is_login() {
+            // Called for each login. So it is not SECURITY DEFINER, has no SET and takes no snapshot of its own, which
+            // cost more than what it reads; and all names are in full, because the search path is the application's.
+            format!(
+                "LANGUAGE plpgsql STABLE AS $$
+BEGIN
+    IF EXISTS (SELECT FROM tenantd.behind) THEN
+        BEGIN
+            IF EXISTS (SELECT FROM tenantd.behind b
+                       WHERE b.tenant_id OPERATOR(pg_catalog.=) NEW.{column}::pg_catalog.text)
+               AND pg_catalog.pg_notification_queue_usage() OPERATOR(pg_catalog.<) 0.5 THEN
+                PERFORM pg_catalog.pg_notify('{channel}', NEW.{column}::pg_catalog.text);
+            END IF;
+        EXCEPTION WHEN OTHERS THEN
+            PERFORM pg_catalog.pg_notify('tenantd_wake', '');
+        END;
+    END IF;"
+            )
+        } else {
+            // Called only where `tenantd.wakes` said yes.
+            format!(
+                "LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
     IF pg_notification_queue_usage() < 0.5 THEN
         BEGIN
@@ -174,27 +194,31 @@ BEGIN
         EXCEPTION WHEN OTHERS THEN
             PERFORM pg_notify('tenantd_wake', '');
         END;
-    END IF;
+    END IF;"
+            )
+        };
+        format!(
+            "CREATE OR REPLACE FUNCTION tenantd.{name}() RETURNS trigger
+{function}
     RETURN NULL;
 END $$;
 REVOKE ALL ON FUNCTION tenantd.{name}() FROM PUBLIC;
-",
-            name = self.name,
-            channel = self.channel,
-            column = Ident(&self.column),
+"
         )
     }
 
     fn create(&self) -> String {
+        let when = match self.is_login() {
+            true => String::new(),
+            false => format!("WHEN (tenantd.wakes(NEW.{}::text)) ", Ident(&self.column)),
+        };
         format!(
             "CREATE OR REPLACE TRIGGER {name} AFTER {events} ON {table} FOR EACH ROW
-WHEN (tenantd.{asks}(NEW.{column}::text)) EXECUTE FUNCTION tenantd.{name}();
+{when}EXECUTE FUNCTION tenantd.{name}();
 ",
             name = self.name,
-            asks = self.asks,
             events = self.events,
             table = quoted_table(&self.table),
-            column = Ident(&self.column),
         )
     }
 

@@ -40,13 +40,24 @@ impl Display for Nullable<'_> {
     }
 }
 
-/// A `text[]` literal.
+/// A `text[]` literal: one constant, however many items.
 pub fn text_array<'a>(items: impl IntoIterator<Item = &'a str>) -> String {
-    let items: Vec<String> = items
-        .into_iter()
-        .map(|item| Literal(item).to_string())
-        .collect();
-    format!("ARRAY[{}]::pg_catalog.text[]", items.join(","))
+    let mut array = String::from("{");
+    for item in items {
+        if array.len() > 1 {
+            array.push(',');
+        }
+        array.push('"');
+        for character in item.chars() {
+            if matches!(character, '"' | '\\') {
+                array.push('\\');
+            }
+            array.push(character);
+        }
+        array.push('"');
+    }
+    array.push('}');
+    format!("{}::pg_catalog.text[]", Literal(&array))
 }
 
 /// A `search_path` of quoted entries, `{schema}` standing for the tenant's; `pg_temp` comes last, or it
@@ -80,6 +91,15 @@ mod tests {
         );
         assert_eq!(Literal("it's").to_string(), "'it''s'");
         assert_eq!(Literal("a\\'b").to_string(), "E'a\\\\''b'");
+        assert_eq!(text_array([]), "'{}'::pg_catalog.text[]");
+        assert_eq!(
+            text_array(["a", "b'c", "", "NULL"]),
+            r#"'{"a","b''c","","NULL"}'::pg_catalog.text[]"#
+        );
+        assert_eq!(
+            text_array([r#"d"\}"#]),
+            r#"E'{"d\\"\\\\}"}'::pg_catalog.text[]"#
+        );
     }
 
     proptest! {

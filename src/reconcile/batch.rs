@@ -13,7 +13,7 @@ use super::{
 use crate::{
     error::Result,
     failpoint,
-    fleet::{Tenant, ledger},
+    fleet::{Census, Tenant, ledger},
     metrics::ReconcileOutcome,
     pg::{
         Connection,
@@ -46,15 +46,10 @@ impl Reconciler {
         let start = Instant::now();
         let loaded = self.loaded();
         let connection = self.pool().get().await?;
-        let names: Vec<&str> = ids.iter().map(|id| &**id).collect();
-        let Some(tenants) = loaded.census.tenants(&connection, &names).await? else {
+        let Some(mut tenants) = look(&loaded.census, &connection, ids, reason).await? else {
             return Ok(ids.iter().map(|_| Taken::Alone).collect());
         };
         failpoint::pass("reconcile.looked").await?;
-        let mut tenants: HashMap<String, Tenant> = tenants
-            .into_iter()
-            .map(|tenant| (tenant.id.clone(), tenant))
-            .collect();
         let mut settled = Vec::new();
         let mut noted = Vec::new();
         let mut pending: BTreeMap<usize, Vec<(usize, Tenant)>> = BTreeMap::new();
@@ -106,6 +101,30 @@ impl Reconciler {
         }
         Ok(taken)
     }
+}
+
+/// All of these tenants, by id; a rollout's are mostly told by the cheaper question. `None`: one of them cannot be an id.
+async fn look(
+    census: &Census,
+    connection: &Connection,
+    ids: &[Key],
+    reason: Reason,
+) -> Result<Option<HashMap<String, Tenant>>> {
+    let by_id = |tenant: Tenant| (tenant.id.clone(), tenant);
+    let mut names: Vec<&str> = ids.iter().map(|id| &**id).collect();
+    let mut tenants = HashMap::new();
+    if reason == Reason::Sweep {
+        let lagging = census.lagging(connection, &names).await?;
+        tenants.extend(lagging.into_iter().map(by_id));
+        names.retain(|id| !tenants.contains_key(*id));
+    }
+    if !names.is_empty() {
+        let Some(others) = census.tenants(connection, &names).await? else {
+            return Ok(None);
+        };
+        tenants.extend(others.into_iter().map(by_id));
+    }
+    Ok(Some(tenants))
 }
 
 pub(super) fn done(outcome: Outcome) -> Taken {

@@ -53,7 +53,7 @@ pub enum Woken {
     Coalesced,
     /// It is being worked on and will be looked at once more.
     Rerun,
-    /// The queue is full: a sweep has to find it.
+    /// The queue is full of what is as urgent: a sweep has to find it.
     Dropped,
 }
 
@@ -166,7 +166,7 @@ impl Queue {
     /// Asks for a run.
     pub fn wake(&mut self, key: &str, reason: Reason, now: Instant) -> Woken {
         let Some((key, place)) = self.places.get_key_value(key) else {
-            if self.places.len() >= self.capacity && !self.evict() {
+            if self.places.len() >= self.capacity && !self.evict(reason) {
                 return Woken::Dropped;
             }
             self.wait(Key::from(key), reason, now);
@@ -207,7 +207,9 @@ impl Queue {
     pub fn wake_at(&mut self, due: Instant, key: &str, reason: Reason, now: Instant) -> Woken {
         let (mut due, mut reason, mut since) = (due, reason, now);
         match self.places.get(key).copied() {
-            None if self.places.len() >= self.capacity && !self.evict() => return Woken::Dropped,
+            None if self.places.len() >= self.capacity && !self.evict(reason) => {
+                return Woken::Dropped;
+            }
             None => {}
             Some(Place::Later {
                 due: before,
@@ -302,20 +304,36 @@ impl Queue {
         }
     }
 
-    /// Makes room by forgetting the tenant that is put off longest: the ledger knows when it is due, and
-    /// a sweep finds it then.
-    fn evict(&mut self) -> bool {
+    /// Makes room by forgetting the tenant that is put off longest: the ledger knows when it is due, and a sweep
+    /// finds it then. For an event, what a sweep found last makes room too: the next sweep finds it again.
+    fn evict(&mut self, reason: Reason) -> bool {
         let last = self.later.last().map(|(_, key)| key);
-        let Some(Place::Later {
+        if let Some(Place::Later {
             reason: Reason::Retry,
             ..
         }) = last.and_then(|key| self.places.get(key))
-        else {
-            return false;
-        };
-        let (_, key) = self.later.pop_last().expect("it has a last");
-        self.places.remove(&key);
-        true
+        {
+            let (_, key) = self.later.pop_last().expect("it has a last");
+            return self.places.remove(&key).is_some();
+        }
+        reason.is_event() && self.forget_a_find()
+    }
+
+    fn forget_a_find(&mut self) -> bool {
+        for (&lane, keys) in self.waiting.iter_mut().rev() {
+            if lane.reason != Reason::Sweep {
+                break;
+            }
+            while let Some(key) = keys.pop_back() {
+                if let Some(Place::Waiting { lane: current, .. }) = self.places.get(&key)
+                    && *current == lane
+                {
+                    self.places.remove(&key);
+                    return true;
+                }
+            }
+        }
+        false
     }
 
     fn put_off(&mut self, key: Key, due: Instant, reason: Reason, since: Instant) {
@@ -505,11 +523,27 @@ mod tests {
     fn a_full_queue_drops_new_tenants_and_keeps_known_ones() {
         let (mut queue, now) = queue();
         for key in ["a", "b", "c"] {
-            queue.wake(key, Reason::Sweep, now);
+            queue.wake(key, Reason::Insert, now);
         }
         assert_eq!(queue.wake("d", Reason::Login, now), Woken::Dropped);
         assert_eq!(queue.wake("a", Reason::Login, now), Woken::Coalesced);
         assert_eq!(queue.len(), 3);
+    }
+
+    #[test]
+    fn an_event_takes_the_place_of_what_a_sweep_found_and_a_find_nobodys() {
+        let (mut queue, now) = queue();
+        for key in ["a", "b", "c"] {
+            queue.wake(key, Reason::Sweep, now);
+        }
+        assert_eq!(queue.wake("d", Reason::Sweep, now), Woken::Dropped);
+        queue.wake("c", Reason::Login, now);
+        assert_eq!(queue.wake("d", Reason::Insert, now), Woken::Queued);
+        let order: Vec<_> = std::iter::from_fn(|| queue.next(now))
+            .map(|job| job.key.to_string())
+            .collect();
+        assert_eq!(order, ["c", "d", "a"]);
+        assert_eq!(queue.wake("e", Reason::Insert, now), Woken::Dropped);
     }
 
     #[test]

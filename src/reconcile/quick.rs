@@ -7,11 +7,11 @@ use std::{
 };
 
 /// How long a shared transaction should take; well under [`HOLD`], because tenants differ.
-const AIM: Duration = Duration::from_millis(15);
+const AIM: Duration = Duration::from_millis(20);
 /// How long a shared transaction may hold the locks of the tenants in it.
 pub const HOLD: Duration = Duration::from_millis(50);
 /// Tenants in a transaction at most: beyond, nothing is left to be shared.
-const MOST: usize = 20;
+const MOST: usize = 40;
 
 /// Microseconds a tenant took, by file; 0 where nobody knows yet.
 #[derive(Debug)]
@@ -78,11 +78,11 @@ mod tests {
     fn one_tenant_tries_what_nobody_knows_and_the_slow_are_left_alone() {
         let quick = Quick::new(3);
         assert_eq!(quick.at_once(0, 3), 1);
-        quick.took(0, 3, Duration::from_micros(600));
-        assert_eq!(quick.at_once(0, 3), 20);
+        quick.took(0, 3, Duration::from_micros(2400));
+        assert_eq!(quick.at_once(0, 3), 25);
         quick.took(2, 3, Duration::from_millis(12));
-        assert_eq!(quick.at_once(0, 3), 4);
-        assert_eq!(quick.at_once(0, 2), 20);
+        assert_eq!(quick.at_once(0, 3), 5);
+        assert_eq!(quick.at_once(0, 2), 25);
         for _ in 0..20 {
             quick.took(1, 2, Duration::from_secs(1));
         }

@@ -50,7 +50,7 @@ impl Together<'_> {
             .map(|tenant| tenant.namespace.unwrap_or(0));
         let namespaces: Vec<_> = namespaces.map(|oid| oid.to_string()).collect();
         let which = format!(
-            "{tenants}, {schemas}, ARRAY[{}]::pg_catalog.oid[], {}",
+            "{tenants}, {schemas}, '{{{}}}'::pg_catalog.oid[], {}",
             namespaces.join(","),
             Literal(self.before)
         );

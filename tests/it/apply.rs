@@ -233,8 +233,9 @@ async fn session_state_that_a_block_leaves_does_not_reach_the_next_tenant() {
     let pids = app
         .ask(&format!("SELECT count(DISTINCT pid) FROM ({all}) f"))
         .await;
+    // Two workers take turns with the sessions of a pool of four.
     assert!(
-        pids.parse::<u32>().unwrap() <= 3,
+        pids.parse::<u32>().unwrap() <= 4,
         "sessions are shared: {pids}"
     );
     let leaked = app

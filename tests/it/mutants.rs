@@ -63,7 +63,11 @@ const QUICK: &[Mutant] = &[
     ),
     mutant(
         "who a trigger leaves us alone for",
-        Off::Sql("lags", "RETURN EXISTS", "RETURN true; RETURN EXISTS"),
+        Off::Sql(
+            "tenantd_login",
+            "IF EXISTS",
+            "PERFORM pg_catalog.pg_notify('dashboard_login', NEW.tenant_id::text); IF EXISTS",
+        ),
         events::a_login_to_a_current_tenant_notifies_nobody,
         "is_empty",
     ),

@@ -43,10 +43,12 @@ impl Reconciler {
         if failpoint::off("apply.lock-timeout") {
             lock_timeout = Duration::ZERO;
         }
+        // Whoever signed up waits, although a sweep was first or the event was lost.
+        let awaited = reason.is_event() || tenant.digest.is_none();
         let envelope = Envelope {
             lock_timeout,
-            notify: reason.is_event(),
-            asynchronous: self.limits.asynchronous && !reason.is_event(),
+            notify: awaited,
+            asynchronous: self.limits.asynchronous && !awaited,
             spare: false,
         };
         failpoint::pass("reconcile.planned").await?;

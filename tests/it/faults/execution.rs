@@ -265,11 +265,15 @@ mod slow {
     #[tokio::test]
     async fn a_schema_that_goes_away_between_event_and_run_is_not_built_again() {
         let app = App::current("away", 4).await;
-        app.migration("0003_note.sql", "ALTER TABLE items ADD COLUMN note text;");
+        // A marker: it is not shared, so each of them is planned for alone.
+        app.migration(
+            "0003_note.sql",
+            "-- tenantd: max_hold=2s\nALTER TABLE items ADD COLUMN note text;",
+        );
         app.run("CREATE ROLE away_owner; GRANT away_owner TO postgres")
             .await;
         let daemon = app.spawn_daemon(
-            &["--set", "database.workers=4"],
+            &["--set", "database.workers=5"],
             &[("TENANTD_FAILPOINTS", "reconcile.planned=sleep:2s")],
         );
         logged(&daemon, "sleeps at reconcile.planned", 4).await;
