@@ -232,6 +232,7 @@ impl Sweeper {
             SweepKind::Full => Depth::Tables,
         };
         let (mut found, mut counts, mut after) = (Found::default(), Counts::new(), None);
+        let mut known = 0;
         loop {
             let glance = self
                 .ask("look at the fleet", async |c| {
@@ -240,6 +241,7 @@ impl Sweeper {
                 })
                 .await?;
             counts.add_plain(&glance);
+            known += glance.known;
             self.enqueue(&glance.lagging, &mut found);
             // For each page anew: what watches the applies shares this connection.
             for ids in glance.doubtful.chunks(PAGE) {
@@ -263,16 +265,16 @@ impl Sweeper {
         }
         if kind == SweepKind::Full {
             self.tell(&counts);
-            self.note_orphans(loaded).await?;
+            self.note_orphans(loaded, known).await?;
         }
         Ok(found)
     }
 
-    async fn note_orphans(&self, loaded: &Loaded) -> Result<()> {
+    async fn note_orphans(&self, loaded: &Loaded, known: i64) -> Result<()> {
         let ids = loaded.census.registry().ids();
         let orphans = self
             .ask("look for orphan schemas", async |c| {
-                ledger::note_orphans(c, &ids).await
+                ledger::note_orphans(c, &ids, known).await
             })
             .await?;
         if orphans > 0 {

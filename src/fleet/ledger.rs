@@ -76,11 +76,19 @@ pub async fn note(client: &Client, tenants: &[Tenant]) -> Result<()> {
 }
 
 /// Marks ledger rows whose registry row is gone, and forgets who a login would help where it no longer does.
-/// `registered` is a query that yields the registry's ids.
+/// `registered` is a query that yields the registry's ids. Of these, `known` tenants were in the ledger: where it has no
+/// others, and a login helps nobody, there is nothing to be done.
 ///
 /// # Errors
 /// When the database does not answer.
-pub async fn note_orphans(client: &Client, registered: &str) -> Result<u64> {
+pub async fn note_orphans(client: &Client, registered: &str, known: i64) -> Result<u64> {
+    let asked = "SELECT pg_catalog.count(*), EXISTS (SELECT FROM tenantd.behind)
+                 FROM tenantd.tenant WHERE tenant_id IS NOT NULL AND state <> 'orphan'";
+    let row = client.query_typed(asked, &[]).await;
+    let row = &row.during("look for orphan schemas")?[0];
+    if (row.get(0), row.get(1)) == (known, false) {
+        return Ok(0);
+    }
     let sql = format!(
         "WITH orphans AS (
              UPDATE tenantd.tenant t SET state = 'orphan'
