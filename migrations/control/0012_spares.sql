@@ -70,7 +70,7 @@ BEGIN
     SELECT s.tenant, s.schema INTO v_id, v_spare FROM tenantd.spare s
     WHERE p_guarded AND s.made = p_made AND s.checked = p_digest
       AND tenantd.name_problem(p_schema) IS NULL
-      AND NOT EXISTS (SELECT FROM pg_namespace n WHERE n.nspname = p_schema::name)
+      AND to_regnamespace(quote_ident(p_schema)) IS NULL
       AND NOT EXISTS (SELECT FROM tenantd.tenant o WHERE o.tenant_id = p_tenant)
       AND EXISTS (SELECT FROM tenantd.head h WHERE h.digest = p_digest)
     LIMIT 1

@@ -7,8 +7,8 @@ use std::{
 };
 
 use deadpool_postgres::{
-    Hook, HookError, Manager, ManagerConfig, Object, PoolError, RecyclingMethod, Runtime,
-    TimeoutType, Timeouts,
+    Hook, HookError, Manager, ManagerConfig, Object, PoolError, QueueMode, RecyclingMethod,
+    Runtime, TimeoutType, Timeouts,
 };
 use tokio::time::{sleep, timeout};
 use tokio_postgres::error::SqlState;
@@ -122,6 +122,8 @@ impl Pool {
         );
         let inner = deadpool_postgres::Pool::builder(manager)
             .max_size(size)
+            // The one used last has the warmest caches in the server; the others stay small.
+            .queue_mode(QueueMode::Lifo)
             .post_create(looks_at_the_server(Arc::clone(&seen), target.to_string()))
             .pre_recycle(answers())
             .runtime(Runtime::Tokio1)
