@@ -21,6 +21,26 @@ pub(crate) async fn an_inserted_tenant_gets_its_schema_and_the_application_hears
 }
 
 #[tokio::test]
+async fn whoever_signed_up_hears_of_it_also_when_the_sweep_was_first() {
+    let app = App::new("swept").await;
+    let daemon = app.quiet_daemon().await;
+    let mut heard = app.listen("tenant_ready").await;
+    app.silent_tenant(7).await;
+    daemon.signal("USR1");
+    assert_eq!(heard.next().await, "7");
+    until("it to be counted", async || {
+        let applied = daemon.reconciles("sweep", "applied").await;
+        (applied == 1.0, daemon.log())
+    })
+    .await;
+    // A rollout tells nobody: nobody waits for it.
+    app.migration("0003_tags.sql", "CREATE TABLE tags (id bigint);");
+    daemon.signal("HUP");
+    app.becomes(&daemon, "7", "current 0003").await;
+    assert!(heard.so_far().await.is_empty());
+}
+
+#[tokio::test]
 async fn the_function_login_wakes_a_tenant_whose_insert_nobody_heard() {
     let app = App::new("login").await;
     let daemon = app.quiet_daemon().await;

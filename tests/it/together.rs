@@ -90,6 +90,29 @@ async fn one_tenant_with_bad_data_falls_out_and_the_others_go_on_together() {
 }
 
 #[tokio::test]
+async fn a_tenant_that_lost_its_tables_is_not_given_those_of_the_next_file() {
+    let app = App::current("shared_lost", 40).await;
+    app.run("DROP TABLE tenant_20.items, tenant_20.notes").await;
+    app.run("CREATE VIEW tenant_20.items AS SELECT 1 AS id")
+        .await;
+    app.migration("0003_tags.sql", "CREATE TABLE tags (id bigint);");
+    app.migration(
+        "0004_items.sql",
+        "ALTER TABLE items ALTER COLUMN id SET DEFAULT 1;",
+    );
+    app.tenantd(&["migrate", "--all"]).ok();
+    assert!(transactions(&app).await < 39);
+    app.answers(
+        "SELECT count(*) FROM tenantd.applied WHERE version = '0004'",
+        "39",
+    )
+    .await;
+    assert_eq!(app.state("20").await, "lost 0002");
+    app.answers("SELECT to_regclass('tenant_20.tags')", "-")
+        .await;
+}
+
+#[tokio::test]
 async fn a_tenant_whose_table_is_locked_waits_alone() {
     let app = App::current("shared_lock", 40).await;
     app.migration("0003_colour.sql", QUICK);
