@@ -2,7 +2,7 @@
 
 use std::{convert::Infallible, future::pending, sync::Arc, time::Duration};
 
-use tokio::time::{sleep, timeout};
+use tokio::time::timeout;
 use tracing::warn;
 
 use super::{lead::Lead, work::SharedQueue};
@@ -56,7 +56,9 @@ impl Keeper {
             let Some(pause) = pause else { pending().await };
             let _ = timeout(pause, spares.wait()).await;
             self.tell();
-            sleep(CALM).await;
+            while timeout(CALM, spares.wait()).await.is_ok() {
+                self.tell();
+            }
         }
     }
 

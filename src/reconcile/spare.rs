@@ -114,7 +114,7 @@ impl Reconciler {
         let head = loaded.release.head();
         let registry = loaded.census.registry();
         let made = self.runner().made();
-        match spare::claim(client, registry, id, &head.digest, &made).await {
+        match spare::claim(client, registry, Some(id), &head.digest, &made).await {
             Ok(Some(spare)) => {
                 failpoint::pass("spare.claimed").await?;
                 self.spares().claimed();
@@ -199,6 +199,9 @@ impl Reconciler {
         }
         let head = loaded.release.head;
         let Some(piece) = next(spares, head, keep) else {
+            let registry = loaded.census.registry();
+            let client = self.pool().get().await?;
+            spare::rehearse(&client, registry, &loaded.release.head().digest).await?;
             return Ok(Tended::Nothing);
         };
         match piece {
