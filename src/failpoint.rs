@@ -35,7 +35,7 @@ pub const POINTS: &[(&str, &str)] = &[
     ("sweep.begins", "before a sweep asks anything"),
     (
         "sweep.noted",
-        "a page was written to the ledger, nobody woken yet",
+        "a page was seen, and written to the ledger where it says otherwise; nobody woken yet",
     ),
     ("reconcile.looked", "the ledger was read, nothing planned"),
     ("reconcile.planned", "before the message is sent"),

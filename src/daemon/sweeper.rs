@@ -242,7 +242,7 @@ impl Sweeper {
                 .await?;
             counts.add_plain(&glance);
             known += glance.known;
-            self.enqueue(&glance.lagging, &mut found);
+            self.enqueue(&glance.lagging, &mut found).await?;
             // For each page anew: what watches the applies shares this connection.
             for ids in glance.doubtful.chunks(PAGE) {
                 let ids: Vec<_> = ids.iter().map(String::as_str).collect();
@@ -292,17 +292,21 @@ impl Sweeper {
             ledger::note(c, tenants).await
         })
         .await?;
-        failpoint::pass("sweep.noted").await?;
         let due = tenants.iter().filter(|tenant| self.acts(tenant));
-        self.enqueue(due.map(|tenant| &tenant.id), found);
-        Ok(())
+        self.enqueue(due.map(|tenant| &tenant.id), found).await
     }
 
-    fn enqueue<'a>(&self, ids: impl IntoIterator<Item = &'a String>, found: &mut Found) {
+    async fn enqueue<'a>(
+        &self,
+        ids: impl IntoIterator<Item = &'a String>,
+        found: &mut Found,
+    ) -> Result<()> {
+        failpoint::pass("sweep.noted").await?;
         for id in ids {
             found.tenants += 1;
             found.dropped |= self.queue.wake(id, Reason::Sweep) == Woken::Dropped;
         }
+        Ok(())
     }
 
     /// Compares the configured share of the tenants with fresh schemas, counts what is known to differ, and looks for

@@ -17,6 +17,8 @@ const PATIENCE: Duration = Duration::from_secs(4);
 const PATIENCE_TO_LEAD: Duration = Duration::from_secs(8);
 /// A backend of a dead daemon ends within `client_connection_check_interval`, and the time to look.
 const ORPHANED: Duration = Duration::from_secs(5 + 3);
+/// How soon the sessions of a server end that lost one to a kill.
+const RESTART: Duration = Duration::from_secs(3);
 const TENANTS: u64 = 16;
 const SIGABRT: i32 = 6;
 const SIGKILL: i32 = 9;
@@ -196,20 +198,24 @@ impl<'a> Round<'a> {
                            WHERE application_name LIKE 'tenantd/%work' AND datname = current_database()
                            ORDER BY state = 'active' DESC, random() LIMIT 1";
         self.pass_time().await;
-        until("a backend to kill", async || {
-            let pid = self.app.ask(ANY).await;
-            let killed = pid != "-"
-                && Command::new("kill")
-                    .args(["-KILL", &pid])
-                    .status()
-                    .unwrap()
-                    .success();
-            (killed, pid)
-        })
-        .await;
-        until("the server to restart", async || {
-            (self.app.sql.is_closed(), self.server.log())
-        })
+        until(
+            "a backend to be killed and the server to restart",
+            async || {
+                let pid = self.app.ask(ANY).await;
+                let killed = pid != "-"
+                    && Command::new("kill")
+                        .args(["-KILL", &pid])
+                        .status()
+                        .unwrap()
+                        .success();
+                // One that had ended by itself is still there to be killed, and nothing comes of it: take another.
+                let asked = Instant::now();
+                while killed && !self.app.sql.is_closed() && asked.elapsed() < RESTART {
+                    tokio::time::sleep(Duration::from_millis(10)).await;
+                }
+                (self.app.sql.is_closed(), self.server.log())
+            },
+        )
         .await;
         let name = &self.app.db.name;
         let mut client = None;
