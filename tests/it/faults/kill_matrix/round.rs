@@ -17,6 +17,12 @@ const PATIENCE: Duration = Duration::from_secs(4);
 const PATIENCE_TO_LEAD: Duration = Duration::from_secs(8);
 /// A backend of a dead daemon ends within `client_connection_check_interval`, and the time to look.
 const ORPHANED: Duration = Duration::from_secs(5 + 3);
+/// What is passed only when something fails.
+const AFTER_A_FAILURE: [&str; 3] = [
+    "reconcile.failed",
+    "reconcile.rolled-back",
+    "reconcile.recorded",
+];
 /// How soon the sessions of a server end that lost one to a kill.
 const RESTART: Duration = Duration::from_secs(3);
 const TENANTS: u64 = 16;
@@ -113,14 +119,7 @@ impl<'a> Round<'a> {
             self.add_file(false);
         }
         if let Kill::Point(point, _) = kill {
-            // What fails for these to be passed.
-            if [
-                "reconcile.failed",
-                "reconcile.rolled-back",
-                "reconcile.recorded",
-            ]
-            .contains(&point)
-            {
+            if AFTER_A_FAILURE.contains(&point) {
                 self.add_file(true);
             }
         }
@@ -147,6 +146,8 @@ impl<'a> Round<'a> {
         let times = match point.split('.').next() {
             Some("start" | "stop" | "sweep") => 1,
             Some("listener") => 1 + self.random.below(2),
+            // Of a few failures the daemon that is to die may meet one.
+            _ if AFTER_A_FAILURE.contains(&point) => 1,
             _ => 1 + self.random.below(8),
         };
         Kill::Point(point, times)
