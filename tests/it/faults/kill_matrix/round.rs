@@ -118,10 +118,10 @@ impl<'a> Round<'a> {
         for _ in 0..=self.random.below(2) {
             self.add_file(false);
         }
-        if let Kill::Point(point, _) = kill {
-            if AFTER_A_FAILURE.contains(&point) {
-                self.add_file(true);
-            }
+        if let Kill::Point(point, _) = kill
+            && AFTER_A_FAILURE.contains(&point)
+        {
+            self.add_file(true);
         }
         let old: Vec<_> = self.running().collect();
         self.start_missing(&kill);
