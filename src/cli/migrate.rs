@@ -16,7 +16,11 @@ use tenantd::{
         Depth, Group, State, Tenant, census::LOOKED_AT, ledger, load::Load, requests, rollout,
     },
     metrics::ReconcileOutcome,
-    reconcile::{Outcome, Reason, Taken, batch::BATCH, pace::Pace, queue::Key},
+    reconcile::{
+        Outcome, Reason, Taken,
+        pace::Pace,
+        queue::{Key, portion},
+    },
 };
 use tokio::time::{Instant, sleep, timeout};
 
@@ -112,11 +116,16 @@ pub(crate) async fn migrate(engine: &Engine, ids: Vec<String>, all: bool) -> Res
     if all {
         obey(engine, &pace, &mut None).await?;
     }
-    let at_once = if all { BATCH.min(pace.at_once()) } else { 1 };
+    let at_once = if all { pace.at_once() } else { 1 };
     let bar = Progress::new(ids.len());
     let trouble = Mutex::new(None);
     let ids: Vec<Key> = ids.into_iter().map(Key::from).collect();
-    let work = stream::iter(ids.chunks(at_once))
+    let mut left = &ids[..];
+    let portions = std::iter::from_fn(|| {
+        let most = portion(left.len()).min(at_once).min(left.len());
+        left.split_off(..most).filter(|ids| !ids.is_empty())
+    });
+    let work = stream::iter(portions)
         .take_while(|_| std::future::ready(!all || lock(&trouble).is_none()))
         .map(|ids| {
             let (pace, bar, trouble) = (&pace, &bar, &trouble);

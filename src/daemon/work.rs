@@ -21,7 +21,6 @@ use crate::{
     metrics::{Channel, Metrics, ReconcileOutcome},
     reconcile::{
         Outcome, Queue, Reason, Reconciler, Taken,
-        batch::BATCH,
         brake::{self, Brake, Pass, Proof},
         disposition,
         pace::Pace,
@@ -183,7 +182,7 @@ pub async fn run(shop: Shop, number: usize, workers: usize, shutdown: Cancellati
             while number > 0 && number + 1 >= shop.reconciler.pool().room() {
                 sleep(STAND_BACK).await;
             }
-            let most = BATCH.min(shop.pace.at_once());
+            let most = shop.pace.at_once();
             let jobs = shop.queue.next(most, serves).await;
             (shop.brake.pass().await, jobs)
         };

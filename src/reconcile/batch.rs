@@ -21,8 +21,6 @@ use crate::{
     },
 };
 
-/// Tenants looked at in one query.
-pub const BATCH: usize = 256;
 /// Batches a connection serves before it is replaced: what a quick file leaves in its server process is a few
 /// kilobytes a tenant.
 const BATCHES_PER_CONNECTION: usize = 8;

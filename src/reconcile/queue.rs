@@ -98,6 +98,16 @@ pub enum Serves {
     Live,
 }
 
+/// Tenants that are looked at in one query at most.
+const BATCH: usize = 256;
+/// And at least, where there are so many: a query costs a millisecond before the first.
+const LEAST: usize = 32;
+
+/// How many of `left` tenants are taken next: fewer towards the end, so that the workers come to it together.
+pub fn portion(left: usize) -> usize {
+    (left / 8).clamp(LEAST, BATCH)
+}
+
 /// The queue. Bounded: `capacity` keys, whatever their place.
 #[derive(Debug)]
 pub struct Queue {
@@ -242,7 +252,7 @@ impl Queue {
             let most = if lane.looked == Looked::Alone {
                 1
             } else {
-                most
+                most.min(portion(keys.len()))
             };
             // Events have an order of their own: each daemon's own tenants first.
             let scattered = self.scattered && matches!(lane.reason, Reason::Retry | Reason::Sweep);
@@ -437,6 +447,19 @@ mod tests {
         assert_eq!(queue.next(now).unwrap().reason, Reason::Login);
         queue.done("a", None);
         assert!(queue.is_empty());
+    }
+
+    #[test]
+    fn workers_take_less_towards_the_end_so_that_nobody_is_left_with_all_of_it() {
+        let mut left = 10_000;
+        let mut taken = Vec::new();
+        while left > 0 {
+            taken.push(portion(left).min(left));
+            left -= taken.last().unwrap();
+        }
+        assert_eq!(taken[0], BATCH);
+        assert!(taken.is_sorted_by(|a, b| a >= b), "{taken:?}");
+        assert!(taken[taken.len() - 8..].iter().all(|it| *it <= LEAST));
     }
 
     #[test]

@@ -25,8 +25,9 @@ const CONFIRM: Duration = Duration::from_secs(5);
 enum Fault {
     /// A statement, for one of the tenants where that is known: the others may go on.
     Statement(Option<usize>),
-    /// It was cancelled because it took too long; the connection is not to be used again.
-    Slow,
+    /// It was cancelled because it took too long, at one of the tenants where that is known; the connection is not to
+    /// be used again.
+    Slow(Option<usize>),
     /// Something else; the connection is not to be used again.
     Lost,
 }
@@ -62,7 +63,16 @@ impl Reconciler {
                     }
                     return Some(connection);
                 }
-                Err(Fault::Slow | Fault::Lost) => return None,
+                Err(Fault::Slow(Some(culprit))) => {
+                    // The others had no part in it, and come again with fewer beside them.
+                    for (at, (index, _)) in group.iter().enumerate() {
+                        if at != culprit {
+                            taken[*index] = Taken::Later;
+                        }
+                    }
+                    return None;
+                }
+                Err(Fault::Slow(None) | Fault::Lost) => return None,
             }
             for (index, tenant) in group {
                 loaded.tally.succeeded(before, head);
@@ -106,10 +116,10 @@ impl Reconciler {
                 let start = Instant::now();
                 let fault = self.send(connection, &together).await.err();
                 let each = match fault {
-                    Some(Fault::Slow) => HOLD * 2 / count,
+                    Some(Fault::Slow(_)) => HOLD * 2 / count,
                     _ => start.elapsed() / count,
                 };
-                if matches!(fault, None | Some(Fault::Slow)) {
+                if matches!(fault, None | Some(Fault::Slow(_))) {
                     loaded.quick.took(file.ordinal - 1, file.ordinal, each);
                 }
                 match fault {
@@ -139,8 +149,11 @@ impl Reconciler {
         tokio::pin!(sending);
         let Ok((answered, result)) = timeout(HOLD, &mut sending).await else {
             // It may have come to its end meanwhile: those tenants are looked at again.
-            let _ = timeout(CONFIRM, async { tokio::join!(cancel.send(), sending) }).await;
-            return Err(Fault::Slow);
+            let ended = timeout(CONFIRM, async { tokio::join!(cancel.send(), sending) }).await;
+            let culprit = ended
+                .ok()
+                .and_then(|(_, (answered, _))| together.culprit(answered));
+            return Err(Fault::Slow(culprit));
         };
         let Err(error) = result else { return Ok(()) };
         debug!(
