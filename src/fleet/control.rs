@@ -79,6 +79,16 @@ const MIGRATIONS: &[(i32, &str, &str)] = &[
         "behind",
         include_str!("../../migrations/control/0013_behind.sql"),
     ),
+    (
+        14,
+        "guard_all",
+        include_str!("../../migrations/control/0014_guard_all.sql"),
+    ),
+    (
+        15,
+        "spare_claim",
+        include_str!("../../migrations/control/0015_spare_claim.sql"),
+    ),
 ];
 
 /// Version of the control schema that this program works with.

@@ -199,9 +199,7 @@ impl Reconciler {
         }
         let head = loaded.release.head;
         let Some(piece) = next(spares, head, keep) else {
-            let registry = loaded.census.registry();
-            let client = self.pool().get().await?;
-            spare::rehearse(&client, registry, &loaded.release.head().digest).await?;
+            rehearse(&loaded, &*self.pool().get().await?).await?;
             return Ok(Tended::Nothing);
         };
         match piece {
@@ -224,6 +222,8 @@ impl Reconciler {
     ) -> Result<Tended> {
         let mut connection = self.pool().get().await?;
         let Some(what) = spare::check(&mut connection, spare, search_path).await? else {
+            // Whoever claims next may come before the next look.
+            rehearse(loaded, &connection).await?;
             let spares = self.spares().ready.fetch_add(1, Ordering::Relaxed) + 1;
             debug!(spares, "spare {} is ready", spare.schema);
             return Ok(Tended::Did(0));
@@ -281,6 +281,11 @@ impl Reconciler {
         );
         Ok(Tended::Did(files))
     }
+}
+
+async fn rehearse(loaded: &Loaded, client: &tokio_postgres::Client) -> Result<()> {
+    let digest = &loaded.release.head().digest;
+    spare::rehearse(client, loaded.census.registry(), digest).await
 }
 
 /// What is to be done: pure.

@@ -60,11 +60,16 @@ impl Together<'_> {
         self.begin(&mut sql, &which);
         for tenant in self.tenants {
             let path = search_path(&tenant.schema, &self.settings.search_path);
-            let path = Literal(&path);
-            let _ = writeln!(
-                sql,
-                "SELECT pg_catalog.set_config('search_path', {path}, true);\n{text}\n;"
-            );
+            let _ = if self.settings.counted {
+                let path = Literal(&path);
+                write!(
+                    sql,
+                    "SELECT pg_catalog.set_config('search_path', {path}, true)"
+                )
+            } else {
+                write!(sql, "SET LOCAL search_path = {path}")
+            };
+            let _ = writeln!(sql, ";\n{text}\n;");
         }
         self.end(&mut sql, &which);
         sql

@@ -203,6 +203,27 @@ async fn a_rollout_waits_for_the_disk_once_and_a_new_tenant_at_its_commit() {
 }
 
 #[tokio::test]
+async fn what_pg_stat_statements_knows_of_the_application_is_not_driven_out_by_a_rollout() {
+    let counts = ("shared_preload_libraries", "pg_stat_statements");
+    let server = Server::with(&[counts]).await;
+    let app = App::on_server(&server, "counted").await;
+    app.run("CREATE EXTENSION pg_stat_statements").await;
+    app.tenantd(&["install"]).ok();
+    for id in 1..=30 {
+        app.tenant(id).await;
+    }
+    app.tenantd(&["migrate", "--all"]).ok();
+    app.migration("0003_colour.sql", QUICK);
+    app.run("SELECT pg_stat_statements_reset()").await;
+    app.tenantd(&["migrate", "--all"]).ok();
+    assert!(transactions(&app).await < 30);
+    let counted = "SELECT count(*) FILTER (WHERE query LIKE 'ALTER TABLE items %') || ' ' ||
+                          count(*) FILTER (WHERE query LIKE '%\"tenant\\_%')
+                   FROM pg_stat_statements";
+    app.answers(counted, "1 0").await;
+}
+
+#[tokio::test]
 async fn everybody_who_asks_at_once_for_tenants_that_are_current_is_answered() {
     let app = App::current("answers", 200).await;
     let daemon = app.quiet_daemon().await;
