@@ -1,13 +1,13 @@
 -- What took longest in a claim of a spare was planning: a rename makes every session plan all of its statements anew.
 
 -- As in version 2, but bound to operators when it is created, not when it is called. So it needs no search path of its
--- own, and the planner puts it in the caller's place.
+-- own, and the planner puts it in the caller's place. And `$user` is a role's name in any search path, quoted or not.
 CREATE OR REPLACE FUNCTION tenantd.name_problem(p_schema text) RETURNS text LANGUAGE sql IMMUTABLE
 RETURN CASE
     WHEN p_schema IS NULL OR p_schema = '' THEN 'the schema name is empty'
     WHEN octet_length(p_schema) > 63 THEN 'the schema name has ' || octet_length(p_schema)::text || ' bytes; PostgreSQL keeps 63'
     WHEN p_schema ~ '[[:cntrl:]]' THEN 'the schema name holds a control character'
-    WHEN lower(p_schema) LIKE 'pg\_%' OR lower(p_schema) IN ('public', 'information_schema', 'tenantd')
+    WHEN lower(p_schema) LIKE 'pg\_%' OR lower(p_schema) IN ('public', 'information_schema', 'tenantd', '$user')
     THEN 'the schema name "' || p_schema || '" is reserved'
 END;
 

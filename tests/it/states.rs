@@ -202,6 +202,7 @@ async fn names_that_cannot_be_schemas_are_refused_and_harm_nobody() {
         "'pg_x'",
         "'information_schema'",
         "'tenantd'",
+        "'$user'",
         "''",
         "NULL",
         &format!("'{long}'"),

@@ -203,6 +203,40 @@ async fn a_rollout_waits_for_the_disk_once_and_a_new_tenant_at_its_commit() {
 }
 
 #[tokio::test]
+async fn schemas_of_any_name_share_transactions() {
+    let app = App::bare("shared_names").await;
+    app.configure_in("registry", "schema_column = \"schema\"");
+    app.tenantd(&["install"]).ok();
+    let names = [
+        r#"a", public; DROP TABLE public.tenants; --"#,
+        r#"qu"ote"#,
+        r"back\slash\",
+        "it's $$ not $1",
+        "$users",
+        "Ab c",
+        "select",
+        "1e5",
+        "ünïcödé",
+        "{schema}",
+        &"x".repeat(63),
+    ];
+    for (id, schema) in (1_i64..).zip(names) {
+        let row = "INSERT INTO public.tenants (id, schema) VALUES ($1, $2)";
+        app.sql.execute(row, &[&id, &schema]).await.unwrap();
+    }
+    app.tenantd(&["migrate", "--all"]).ok();
+    app.migration("0003_colour.sql", QUICK);
+    app.tenantd(&["migrate", "--all"]).ok();
+    assert!(transactions(&app).await < 11);
+    let coloured = "SELECT string_agg(n.nspname, '|' ORDER BY n.nspname COLLATE \"C\")
+                    FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid JOIN pg_namespace n ON n.oid = c.relnamespace
+                    WHERE a.attname = 'colour' AND c.relname = 'items'";
+    let mut sorted = names;
+    sorted.sort_unstable();
+    app.answers(coloured, &sorted.join("|")).await;
+}
+
+#[tokio::test]
 async fn what_pg_stat_statements_knows_of_the_application_is_not_driven_out_by_a_rollout() {
     let counts = ("shared_preload_libraries", "pg_stat_statements");
     let server = Server::with(&[counts]).await;
