@@ -145,7 +145,6 @@ impl Engine {
             statement_timeout: config.locks.statement_timeout,
             yields_deadlocks: may_set_deadlock_timeout(&client).await?
                 && !failpoint::off("apply.deadlock-timeout"),
-            counted: counts_settings(&client).await?,
             instance: instance.clone(),
         };
         let manual = config.rollout.mode == RolloutMode::Manual;
@@ -380,17 +379,5 @@ async fn may_set_deadlock_timeout(client: &Client) -> Result<bool> {
         )
         .await
         .during("ask for our privileges")?;
-    Ok(rows[0].get(0))
-}
-
-/// Whether pg_stat_statements counts `SET` as it counts queries.
-async fn counts_settings(client: &Client) -> Result<bool> {
-    let rows = client
-        .query_typed(
-            "SELECT coalesce(pg_catalog.current_setting('pg_stat_statements.track_utility', true), 'off') <> 'off'",
-            &[],
-        )
-        .await
-        .during("ask whether pg_stat_statements is there")?;
     Ok(rows[0].get(0))
 }

@@ -63,6 +63,21 @@ pub async fn is_own(client: &Client) -> Result<bool> {
     Ok(rows.first().is_some_and(|row| row.get(0)))
 }
 
+/// Whether pg_stat_statements counts `SET` in this session, with an entry for each value.
+///
+/// # Errors
+/// When the server does not answer.
+pub async fn counts_settings(client: &Client) -> Result<bool> {
+    let rows = client
+        .query_typed(
+            "SELECT coalesce(pg_catalog.current_setting('pg_stat_statements.track_utility', true), 'off') <> 'off'",
+            &[],
+        )
+        .await
+        .during("ask whether pg_stat_statements is there")?;
+    Ok(rows[0].get(0))
+}
+
 /// A value in the `options` start-up parameter: blanks and backslashes escaped.
 fn escape(value: &str) -> String {
     let mut escaped = String::with_capacity(value.len());

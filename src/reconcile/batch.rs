@@ -31,7 +31,7 @@ pub enum Taken {
     Done(Box<Outcome>),
     /// It needs a run of its own.
     Alone,
-    /// Its turn did not come: it may be taken with others again.
+    /// Its turn did not come, or was undone with that of others: it may be taken with others again.
     Later,
 }
 

@@ -14,7 +14,11 @@ use super::{
     reconciler::{Loaded, Outcome, Reconciler},
     together::Together,
 };
-use crate::{fleet::Tenant, metrics::ReconcileOutcome, pg::pool::Held};
+use crate::{
+    fleet::Tenant,
+    metrics::ReconcileOutcome,
+    pg::{pool::Held, session},
+};
 
 /// Tenants that may fail out of a batch before the rest are worked on alone.
 const FAULTS: usize = 3;
@@ -43,6 +47,8 @@ impl Reconciler {
         taken: &mut [Taken],
     ) -> Option<Held> {
         let (before, head) = (tenants[0].1.ordinal.unwrap_or(0), loaded.release.head);
+        // Not once and for all: a restarted server may count what it did not before.
+        let counted = session::counts_settings(&connection).await.ok()?;
         let mut faults = 0;
         while !tenants.is_empty() {
             let most = loaded.quick.at_once(before, head).min(tenants.len());
@@ -52,7 +58,7 @@ impl Reconciler {
             }
             let start = Instant::now();
             match self
-                .advance(&connection, loaded, &mut group, &mut faults)
+                .advance(&connection, loaded, &mut group, &mut faults, counted)
                 .await
             {
                 Ok(()) if most > 0 => {}
@@ -64,7 +70,7 @@ impl Reconciler {
                     return Some(connection);
                 }
                 Err(Fault::Slow(Some(culprit))) => {
-                    // The others had no part in it, and come again with fewer beside them.
+                    // The others come again, with fewer beside them.
                     for (at, (index, _)) in group.iter().enumerate() {
                         if at != culprit {
                             taken[*index] = Taken::Later;
@@ -89,6 +95,7 @@ impl Reconciler {
         loaded: &Loaded,
         group: &mut Vec<(usize, Tenant)>,
         faults: &mut usize,
+        counted: bool,
     ) -> Result<(), Fault> {
         let Some((_, first)) = group.first() else {
             return Ok(());
@@ -112,6 +119,7 @@ impl Reconciler {
                     before: &digest,
                     file,
                     asynchronous: self.asynchronous(),
+                    counted,
                 };
                 let start = Instant::now();
                 let fault = self.send(connection, &together).await.err();

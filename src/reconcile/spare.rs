@@ -199,7 +199,7 @@ impl Reconciler {
         }
         let head = loaded.release.head;
         let Some(piece) = next(spares, head, keep) else {
-            rehearse(&loaded, &*self.pool().get().await?).await?;
+            rehearse(&loaded, &*self.pool().get().await?).await;
             return Ok(Tended::Nothing);
         };
         match piece {
@@ -223,7 +223,7 @@ impl Reconciler {
         let mut connection = self.pool().get().await?;
         let Some(what) = spare::check(&mut connection, spare, search_path).await? else {
             // Whoever claims next may come before the next look.
-            rehearse(loaded, &connection).await?;
+            rehearse(loaded, &connection).await;
             let spares = self.spares().ready.fetch_add(1, Ordering::Relaxed) + 1;
             debug!(spares, "spare {} is ready", spare.schema);
             return Ok(Tended::Did(0));
@@ -283,9 +283,12 @@ impl Reconciler {
     }
 }
 
-async fn rehearse(loaded: &Loaded, client: &tokio_postgres::Client) -> Result<()> {
+/// Without it the next claim only takes longer.
+async fn rehearse(loaded: &Loaded, client: &tokio_postgres::Client) {
     let digest = &loaded.release.head().digest;
-    spare::rehearse(client, loaded.census.registry(), digest).await
+    if let Err(error) = spare::rehearse(client, loaded.census.registry(), digest).await {
+        debug!("a claim of a spare was not rehearsed: {error}");
+    }
 }
 
 /// What is to be done: pure.

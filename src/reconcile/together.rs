@@ -7,7 +7,7 @@
 //!
 //! One message and one transaction a file, so that no lock is held across files. Whatever goes wrong undoes the file
 //! for all of them; who was at fault is told by the number of answers, and is then worked on alone. See
-//! `migrations/control/0010_together.sql`.
+//! `migrations/control/0010_together.sql` and `0014_guard_all.sql`.
 
 use std::fmt::Write as _;
 
@@ -37,6 +37,9 @@ pub(super) struct Together<'a> {
     pub(super) file: &'a Migration,
     /// Commit without waiting for the disk.
     pub(super) asynchronous: bool,
+    /// pg_stat_statements would get an entry for each `SET` of a search path and lose the application's: a function
+    /// call costs more and has one in all.
+    pub(super) counted: bool,
 }
 
 impl Together<'_> {
@@ -60,7 +63,7 @@ impl Together<'_> {
         self.begin(&mut sql, &which);
         for tenant in self.tenants {
             let path = search_path(&tenant.schema, &self.settings.search_path);
-            let _ = if self.settings.counted {
+            let _ = if self.counted {
                 let path = Literal(&path);
                 write!(
                     sql,

@@ -23,9 +23,6 @@ pub struct Settings {
     pub statement_timeout: Duration,
     /// Whether our role may lower `deadlock_timeout`, so that we are the victim of a deadlock.
     pub yields_deadlocks: bool,
-    /// Whether pg_stat_statements counts `SET`, with an entry for each search path, which would drive out the
-    /// application's: a function call costs more and has one in all.
-    pub counted: bool,
     /// Who writes the ledger: the instance's id.
     pub instance: String,
 }
