@@ -164,7 +164,7 @@ pub(crate) async fn migrate(engine: &Engine, ids: Vec<String>, all: bool) -> Res
     }
 }
 
-/// Some tenants: what can be done for many at once, then one by one.
+/// Some tenants: what can be done for many at once, the others one by one.
 async fn together(
     engine: &Engine,
     ids: &[Key],
@@ -173,13 +173,29 @@ async fn together(
     trouble: &Mutex<Option<String>>,
 ) -> Result<Vec<Line>> {
     let mut lines = Vec::with_capacity(ids.len());
-    let mut open = ids.to_vec();
     let mut alone = Vec::new();
+    let mut open = ids.to_vec();
     if !all {
         alone.extend(open.drain(..).map(|id| (id, Reason::Manual)));
     }
-    while !open.is_empty() {
+    loop {
+        for (id, reason) in alone.drain(..) {
+            if all && lock(trouble).is_some() {
+                return Ok(lines);
+            }
+            let outcome = patiently(engine, &id, reason, all).await?;
+            if outcome.trouble.is_some() {
+                lock(trouble).clone_from(&outcome.message);
+            }
+            bar.done(1);
+            lines.push(line(id.to_string(), outcome));
+        }
+        if open.is_empty() {
+            return Ok(lines);
+        }
+        let permit = engine.reconciler.sharing().acquire().await;
         let taken = engine.reconciler.batch(&open, Reason::Sweep).await?;
+        drop(permit);
         let before = lines.len();
         for (id, taken) in std::mem::take(&mut open).into_iter().zip(taken) {
             match taken {
@@ -196,18 +212,6 @@ async fn together(
         }
         bar.done(lines.len() - before);
     }
-    for (id, reason) in alone {
-        if all && lock(trouble).is_some() {
-            break;
-        }
-        let outcome = patiently(engine, &id, reason, all).await?;
-        if outcome.trouble.is_some() {
-            lock(trouble).clone_from(&outcome.message);
-        }
-        bar.done(1);
-        lines.push(line(id.to_string(), outcome));
-    }
-    Ok(lines)
 }
 
 fn paused(outcome: &Outcome) -> bool {
@@ -276,11 +280,12 @@ async fn migrate_all(engine: &Engine) -> Result<Vec<Line>> {
     let loaded = engine.reconciler.loaded();
     let (mut ids, mut after) = (Vec::new(), None);
     loop {
-        let census = &loaded.census;
+        let (census, start) = (&loaded.census, Instant::now());
         let glance = census
             .glance(&client, Depth::Heads, after.as_deref(), LOOKED_AT)
             .await?;
-        ids.extend(glance.lagging);
+        ids.extend(glance.lagging.iter().map(|it| it.id.clone()));
+        loaded.seen.put(start, glance.lagging);
         ids.extend(glance.doubtful);
         after = glance.next;
         if after.is_none() {

@@ -234,6 +234,7 @@ impl Sweeper {
         let (mut found, mut counts, mut after) = (Found::default(), Counts::new(), None);
         let mut known = 0;
         loop {
+            let start = Instant::now();
             let glance = self
                 .ask("look at the fleet", async |c| {
                     let after = after.as_deref();
@@ -242,7 +243,11 @@ impl Sweeper {
                 .await?;
             counts.add_plain(&glance);
             known += glance.known;
-            self.enqueue(&glance.lagging, &mut found).await?;
+            failpoint::pass("sweep.noted").await?;
+            let mut lagging = glance.lagging;
+            // Who is worked on just now will not be as it was seen.
+            lagging.retain(|it| self.wake(&it.id, &mut found) == Woken::Queued);
+            loaded.seen.put(start, lagging);
             // For each page anew: what watches the applies shares this connection.
             for ids in glance.doubtful.chunks(PAGE) {
                 let ids: Vec<_> = ids.iter().map(String::as_str).collect();
@@ -303,10 +308,16 @@ impl Sweeper {
     ) -> Result<()> {
         failpoint::pass("sweep.noted").await?;
         for id in ids {
-            found.tenants += 1;
-            found.dropped |= self.queue.wake(id, Reason::Sweep) == Woken::Dropped;
+            self.wake(id, found);
         }
         Ok(())
+    }
+
+    fn wake(&self, id: &str, found: &mut Found) -> Woken {
+        found.tenants += 1;
+        let woken = self.queue.wake(id, Reason::Sweep);
+        found.dropped |= woken == Woken::Dropped;
+        woken
     }
 
     /// Compares the configured share of the tenants with fresh schemas, counts what is known to differ, and looks for

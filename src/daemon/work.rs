@@ -9,7 +9,7 @@ use std::{
 };
 
 use tokio::{
-    sync::Notify,
+    sync::{Notify, OwnedSemaphorePermit, Semaphore},
     time::{Instant, sleep},
 };
 use tokio_util::sync::CancellationToken;
@@ -29,7 +29,7 @@ use crate::{
 };
 
 /// Tenants the queue holds at most; what is beyond is left to the next sweep.
-pub const CAPACITY: usize = 4096;
+pub const CAPACITY: usize = 16_384;
 
 /// A queue that several tasks use.
 #[derive(Clone)]
@@ -51,7 +51,7 @@ struct Changed {
 impl Changed {
     fn of(&self, serves: Serves) -> &Notify {
         match serves {
-            Serves::Everything => &self.anything,
+            Serves::Everything | Serves::NoBatches => &self.anything,
             Serves::Live => &self.live,
         }
     }
@@ -60,6 +60,12 @@ impl Changed {
         self.anything.notify_one();
         self.live.notify_one();
     }
+}
+
+/// Runs to be made together.
+struct Next {
+    jobs: Vec<Job>,
+    permit: Option<OwnedSemaphorePermit>,
 }
 
 impl Default for SharedQueue {
@@ -108,21 +114,30 @@ impl SharedQueue {
         }
     }
 
-    /// Waits for the next runs that may be made together: at least one, at most so many.
-    async fn next(&self, most: usize, serves: Serves) -> Vec<Job> {
+    /// Waits for the next runs that may be made together: at least one, at most so many. What a sweep found comes
+    /// with a permit of `sharing`.
+    async fn next(&self, most: usize, serves: Serves, sharing: &Arc<Semaphore>) -> Next {
         loop {
             // Armed before looking, so that a wakeup in between is not missed.
             let changed = self.changed.of(serves).notified();
             let held = self.sweeps_held.load(Ordering::Acquire);
-            let (jobs, due) = self.with(|queue| {
-                let now = if held { Serves::Live } else { serves };
+            // A permit that turns out not to be needed is back before anybody else looks.
+            let (jobs, permit, due) = self.with(|queue| {
+                let permit = Arc::clone(sharing).try_acquire_owned().ok();
+                let now = match serves {
+                    _ if held => Serves::Live,
+                    Serves::Everything if permit.is_none() => Serves::NoBatches,
+                    _ => serves,
+                };
                 let jobs = queue.take(Instant::now(), most, now);
-                (jobs, queue.next_due())
+                let batch = |job: &Job| job.shared && job.reason == Reason::Sweep;
+                let permit = permit.filter(|_| jobs.first().is_some_and(batch));
+                (jobs, permit, queue.next_due())
             });
             if !jobs.is_empty() {
                 // One wakeup may stand for several tenants: pass it on.
                 self.changed.tell();
-                return jobs;
+                return Next { jobs, permit };
             }
             match due {
                 Some(due) => tokio::select! {
@@ -132,6 +147,12 @@ impl SharedQueue {
                 None => changed.await,
             }
         }
+    }
+
+    /// Gives a permit back.
+    fn shared(&self, permit: Option<OwnedSemaphorePermit>) {
+        drop(permit);
+        self.changed.tell();
     }
 
     fn done(&self, key: &str, retry_at: Option<Instant>) {
@@ -183,10 +204,11 @@ pub async fn run(shop: Shop, number: usize, workers: usize, shutdown: Cancellati
                 sleep(STAND_BACK).await;
             }
             let most = shop.pace.at_once();
-            let jobs = shop.queue.next(most, serves).await;
-            (shop.brake.pass().await, jobs)
+            let sharing = shop.reconciler.sharing();
+            let next = shop.queue.next(most, serves, sharing).await;
+            (shop.brake.pass().await, next)
         };
-        let (pass, mut jobs) = tokio::select! {
+        let (pass, Next { mut jobs, permit }) = tokio::select! {
             biased;
             () = shutdown.cancelled() => return,
             next = next => next,
@@ -197,8 +219,10 @@ pub async fn run(shop: Shop, number: usize, workers: usize, shutdown: Cancellati
         }
         if pass == Pass::Free && jobs[0].shared && (sweeps || jobs.len() > 1) {
             shop.batch(&jobs).await;
+            shop.queue.shared(permit);
             continue;
         }
+        shop.queue.shared(permit);
         for job in jobs.drain(1..) {
             shop.queue.give_back(&job, Looked::Alone);
         }

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, ops::AddAssign, sync::Arc};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use tokio_postgres::{
     Client, Row,
     types::{ToSql, Type},
@@ -180,11 +180,24 @@ pub enum Depth {
     Tables,
 }
 
+/// A tenant that plainly lags.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct Lagging {
+    /// The registry's id, as text.
+    pub id: String,
+    /// Its schema.
+    pub schema: String,
+    /// The schema's pg_namespace oid.
+    pub namespace: u32,
+    /// How many files of the set it has.
+    pub ordinal: usize,
+}
+
 /// Consecutive tenants of the fleet, looked at from afar.
 #[derive(Debug)]
 pub struct Glance {
-    /// The ids of those that plainly lag: files of the set are pending, and nothing keeps them from it.
-    pub lagging: Vec<String>,
+    /// Those that plainly lag: files of the set are pending, and nothing keeps them from it.
+    pub lagging: Vec<Lagging>,
     /// The ids of others that may need something, or of whom the ledger says something else.
     pub doubtful: Vec<String>,
     /// How many others there are: they are current.
@@ -277,11 +290,18 @@ impl Census {
         }
     }
 
+    /// A tenant that plainly lags, as far as it is known.
+    pub fn behind(&self, lagging: Lagging) -> Tenant {
+        let version = self.versions[lagging.ordinal - 1].clone();
+        let digest = self.digests[lagging.ordinal - 1].clone();
+        Tenant::behind(lagging, version, digest)
+    }
+
     /// Those of these tenants that plainly lag, at a fraction of the cost of [`Self::tenants`].
     ///
     /// # Errors
     /// When the database does not answer.
-    pub async fn lagging(&self, client: &Client, ids: &[&str]) -> Result<Vec<Tenant>> {
+    pub async fn lagging(&self, client: &Client, ids: &[&str]) -> Result<Vec<Lagging>> {
         let sql = LAGGING.replace("{lags}", LAGS);
         let rows = client
             .query_typed(
@@ -294,7 +314,12 @@ impl Census {
             rows => Ok(rows
                 .during("look who lags")?
                 .iter()
-                .map(Tenant::lagging)
+                .map(|row| Lagging {
+                    id: row.get("tenant_id"),
+                    schema: row.get("schema"),
+                    namespace: row.get("namespace"),
+                    ordinal: row.get::<_, i32>("ordinal").unsigned_abs() as usize,
+                })
                 .collect()),
         }
     }
@@ -356,16 +381,15 @@ impl Census {
             })?;
         let ids: Option<Vec<&str>> = rows[0].get("ids");
         let ids = ids.unwrap_or_default();
-        let marked = |mark: char| {
-            let ids = ids.iter().filter_map(|id| id.strip_prefix(mark));
-            ids.map(str::to_owned).collect::<Vec<_>>()
-        };
+        let lagging = ids.iter().filter_map(|id| id.strip_prefix('+'));
+        let lagging = lagging.map(|it| serde_json::from_str(it).expect("doubtful.sql tells it so"));
+        let doubtful = ids.iter().filter_map(|id| id.strip_prefix('?'));
         Ok(Glance {
             plain: rows[0].get::<_, i64>("seen") - count(&ids),
             known: rows[0].get("known"),
             next: rows[0].get("last"),
-            lagging: marked('+'),
-            doubtful: marked('?'),
+            lagging: lagging.collect(),
+            doubtful: doubtful.map(str::to_owned).collect(),
         })
     }
 

@@ -81,8 +81,8 @@ const MIGRATIONS: &[(i32, &str, &str)] = &[
     ),
     (
         14,
-        "guard_all",
-        include_str!("../../migrations/control/0014_guard_all.sql"),
+        "together",
+        include_str!("../../migrations/control/0014_together.sql"),
     ),
     (
         15,

@@ -3,7 +3,7 @@
 -- is left to whoever goes on (`tenantd.guard_all`). Looked up one by one: for some hundred the planner would rather
 -- read the whole ledger.
 --   $1 which tenants  $2 the digests before the head's, in order
-SELECT t.tenant_id, t.schema, t.namespace, t.version, t.digest, t.state, pg_catalog.array_position($2, t.digest) AS ordinal
+SELECT t.tenant_id, t.schema, t.namespace, pg_catalog.array_position($2, t.digest) AS ordinal
 FROM {registry} r
 CROSS JOIN LATERAL (SELECT * FROM tenantd.tenant t WHERE t.tenant_id = r.{id}::text OFFSET 0) t
 CROSS JOIN LATERAL (SELECT n.nspname FROM pg_catalog.pg_namespace n WHERE n.oid = t.namespace OFFSET 0) n

@@ -6,7 +6,7 @@ use tokio_postgres::Row;
 
 use super::{
     breaker,
-    census::Release,
+    census::{Lagging, Release},
     spare::Spare,
     state::{Group, State},
 };
@@ -97,19 +97,17 @@ impl Tenant {
         }
     }
 
-    /// From a row of those that plainly lag.
-    pub(super) fn lagging(row: &Row) -> Self {
-        let ordinal: Option<i32> = row.get("ordinal");
+    /// One that plainly lags, at this version with this digest.
+    pub(super) fn behind(lagging: Lagging, version: String, digest: String) -> Self {
         Self {
             has_tables: true,
             state: State::Behind,
-            namespace: row.get("namespace"),
-            ordinal: ordinal.map(|n| n.unsigned_abs() as usize),
-            version: row.get("version"),
-            digest: row.get("digest"),
-            known_state: row.get("state"),
-            stamp: row.get("digest"),
-            ..Self::unknown(row.get("tenant_id"), row.get("schema"))
+            namespace: Some(lagging.namespace),
+            ordinal: Some(lagging.ordinal),
+            version: Some(version),
+            stamp: Some(digest.clone()),
+            digest: Some(digest),
+            ..Self::unknown(lagging.id, lagging.schema)
         }
     }
 

@@ -10,7 +10,10 @@ use deadpool_postgres::{
     Hook, HookError, Manager, ManagerConfig, Object, PoolError, QueueMode, RecyclingMethod,
     Runtime, TimeoutType, Timeouts,
 };
-use tokio::time::{sleep, timeout};
+use tokio::{
+    sync,
+    time::{sleep, timeout},
+};
 use tokio_postgres::error::SqlState;
 
 use super::{
@@ -48,7 +51,11 @@ pub struct Pool {
     tls: Tls,
     seen: Arc<Seen>,
     size: usize,
+    /// How long making a connection may take.
+    patience: Duration,
     told: Arc<Mutex<Told>>,
+    /// Held by who makes a connection while nobody knows whether that works.
+    first: Arc<sync::Mutex<()>>,
     /// Another way to the same server, past a transaction pooler.
     direct: Option<Box<Pool>>,
 }
@@ -60,6 +67,8 @@ struct Told {
     full: Option<(Instant, usize)>,
     /// When it refused our password, and its words.
     refused: Option<(Instant, String)>,
+    /// When it let us in.
+    let_in: Option<Instant>,
 }
 
 impl Pool {
@@ -143,7 +152,9 @@ impl Pool {
             tls: target.tls.clone(),
             seen,
             size,
+            patience: target.patience(),
             told: Arc::default(),
+            first: Arc::default(),
             direct: None,
         })
     }
@@ -162,8 +173,14 @@ impl Pool {
                 sleep(PAUSE).await;
                 continue;
             }
+            let _first = self.first(&operation).await?;
             let source = match self.inner.get().await {
-                Ok(connection) => return Ok(connection),
+                Ok(connection) => {
+                    if Object::metrics(&connection).recycle_count == 0 {
+                        self.told().let_in = Some(Instant::now());
+                    }
+                    return Ok(connection);
+                }
                 Err(
                     PoolError::Backend(source)
                     | PoolError::PostCreateHook(HookError::Backend(source)),
@@ -172,12 +189,7 @@ impl Pool {
                     return Err(Error::WrongServer(why.into_owned()));
                 }
                 Err(PoolError::Timeout(TimeoutType::Wait)) => break,
-                Err(PoolError::Timeout(_)) => {
-                    return Err(Error::Pool {
-                        operation,
-                        message: "no connection within the time allowed".into(),
-                    });
-                }
+                Err(PoolError::Timeout(_)) => return Err(took_too_long(&operation)),
                 Err(other) => {
                     return Err(Error::Pool {
                         operation,
@@ -196,6 +208,30 @@ impl Pool {
             return Err(Error::Postgres { operation, source });
         }
         Err(Error::Busy { operation })
+    }
+
+    /// Where a connection has to be made and none was made just now, one caller tries: the others hear first what
+    /// became of that, so that a refused password is not tried by each of them.
+    async fn first(&self, operation: &str) -> Result<Option<sync::MutexGuard<'_, ()>>> {
+        let lost = self.inner.retain(|client, _| !client.is_closed()).removed;
+        if !lost.is_empty() {
+            self.told().let_in = None;
+        }
+        let known = || {
+            let status = self.inner.status();
+            let at = self.told().let_in;
+            status.available > 0
+                || status.size == status.max_size
+                || at.is_some_and(|at| at.elapsed() < TRUSTED)
+        };
+        if known() {
+            return Ok(None);
+        }
+        let Ok(first) = timeout(self.patience, self.first.lock()).await else {
+            return Err(took_too_long(operation));
+        };
+        self.refused(operation)?;
+        Ok((!known()).then_some(first))
     }
 
     /// How many connections we can have: fewer than configured while the server is full.
@@ -265,6 +301,13 @@ impl Pool {
     pub fn close(&self) {
         self.inner.close();
         self.direct.iter().for_each(|direct| direct.close());
+    }
+}
+
+fn took_too_long(operation: &str) -> Error {
+    Error::Pool {
+        operation: operation.to_owned(),
+        message: "no connection within the time allowed".into(),
     }
 }
 

@@ -9,6 +9,7 @@ use std::{
 use super::{
     queue::{Key, Reason},
     reconciler::{Asker, Outcome, Reconciler, Verdict},
+    share::Batch,
 };
 use crate::{
     error::Result,
@@ -23,9 +24,9 @@ use crate::{
 
 /// Batches a connection serves before it is replaced: what a quick file leaves in its server process is a few
 /// kilobytes a tenant.
-const BATCHES_PER_CONNECTION: usize = 8;
+const BATCHES_PER_CONNECTION: usize = 16;
 /// What a batch did with one of its tenants.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub enum Taken {
     /// It is done.
     Done(Box<Outcome>),
@@ -44,16 +45,25 @@ impl Reconciler {
         let start = Instant::now();
         let loaded = self.loaded();
         let connection = self.pool().get().await?;
-        let Some(mut tenants) = look(&loaded.census, &connection, ids, reason).await? else {
+        let mut remembered = match reason {
+            Reason::Sweep => loaded.seen.take(ids),
+            _ => HashMap::new(),
+        };
+        let mut others: Vec<&str> = ids.iter().map(|id| &**id).collect();
+        others.retain(|id| !remembered.contains_key(*id));
+        let Some(mut tenants) = look(&loaded.census, &connection, others, reason).await? else {
             return Ok(ids.iter().map(|_| Taken::Alone).collect());
         };
         failpoint::pass("reconcile.looked").await?;
         let mut settled = Vec::new();
         let mut noted = Vec::new();
-        let mut pending: BTreeMap<usize, Vec<(usize, Tenant)>> = BTreeMap::new();
+        let mut pending: BTreeMap<(usize, bool), Vec<(usize, Tenant)>> = BTreeMap::new();
         let mut taken = Vec::with_capacity(ids.len());
         for (index, id) in ids.iter().enumerate() {
-            let Some(tenant) = tenants.remove(&**id) else {
+            let known = remembered.remove(&**id);
+            let looked_at = known.is_none();
+            let known = known.map(|it| loaded.census.behind(it));
+            let Some(tenant) = known.or_else(|| tenants.remove(&**id)) else {
                 taken.push(done(Outcome::without_tenant(start)));
                 continue;
             };
@@ -74,8 +84,8 @@ impl Reconciler {
                 Verdict::Bring
                     if reason == Reason::Sweep && tenant.has_tables && tenant.attempts == 0 =>
                 {
-                    let before = tenant.ordinal.unwrap_or(0);
-                    pending.entry(before).or_default().push((index, tenant));
+                    let alike = (tenant.ordinal.unwrap_or(0), looked_at);
+                    pending.entry(alike).or_default().push((index, tenant));
                     taken.push(Taken::Later);
                     continue;
                 }
@@ -89,9 +99,14 @@ impl Reconciler {
         ledger::note(&connection, &noted).await?;
         self.settle(&connection, &settled, reason).await?;
         let mut connection = Some(Held::new(connection));
-        for tenants in pending.into_values() {
+        for ((_, looked_at), tenants) in pending {
             if let Some(held) = connection.take() {
-                connection = self.share(held, &loaded, tenants, &mut taken).await;
+                let batch = Batch {
+                    loaded: &loaded,
+                    tenants,
+                    looked_at,
+                };
+                connection = self.share(held, batch, &mut taken).await;
             }
         }
         if let Some(connection) = connection {
@@ -105,19 +120,18 @@ impl Reconciler {
 async fn look(
     census: &Census,
     connection: &Connection,
-    ids: &[Key],
+    mut ids: Vec<&str>,
     reason: Reason,
 ) -> Result<Option<HashMap<String, Tenant>>> {
     let by_id = |tenant: Tenant| (tenant.id.clone(), tenant);
-    let mut names: Vec<&str> = ids.iter().map(|id| &**id).collect();
     let mut tenants = HashMap::new();
-    if reason == Reason::Sweep {
-        let lagging = census.lagging(connection, &names).await?;
-        tenants.extend(lagging.into_iter().map(by_id));
-        names.retain(|id| !tenants.contains_key(*id));
+    if reason == Reason::Sweep && !ids.is_empty() {
+        let lagging = census.lagging(connection, &ids).await?.into_iter();
+        tenants.extend(lagging.map(|it| by_id(census.behind(it))));
+        ids.retain(|id| !tenants.contains_key(*id));
     }
-    if !names.is_empty() {
-        let Some(others) = census.tenants(connection, &names).await? else {
+    if !ids.is_empty() {
+        let Some(others) = census.tenants(connection, &ids).await? else {
             return Ok(None);
         };
         tenants.extend(others.into_iter().map(by_id));

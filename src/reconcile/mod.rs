@@ -17,6 +17,7 @@ pub mod quick;
 pub mod reconciler;
 pub mod runner;
 mod running;
+mod seen;
 mod share;
 pub mod spare;
 mod together;

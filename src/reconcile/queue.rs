@@ -94,8 +94,20 @@ pub enum Looked {
 pub enum Serves {
     /// All.
     Everything,
+    /// All but what a sweep found and nobody looked at yet: as much of that is worked on as may be.
+    NoBatches,
     /// Those that somebody may wait for.
     Live,
+}
+
+impl Serves {
+    fn has(self, lane: Lane) -> bool {
+        match self {
+            Self::Everything => true,
+            Self::NoBatches => lane.reason.is_event() || lane.looked == Looked::Alone,
+            Self::Live => lane.reason.is_event(),
+        }
+    }
 }
 
 /// Tenants that are looked at in one query at most.
@@ -246,7 +258,7 @@ impl Queue {
         self.promote(now);
         let mut jobs = Vec::new();
         for (&lane, keys) in &mut self.waiting {
-            if serves == Serves::Live && !lane.reason.is_event() {
+            if !serves.has(lane) {
                 break;
             }
             let most = if lane.looked == Looked::Alone {

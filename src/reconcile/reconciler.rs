@@ -8,6 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use tokio::sync::Semaphore;
 use tokio_postgres::types::Type;
 use tracing::{debug, warn};
 
@@ -19,6 +20,7 @@ use super::{
     quick::Quick,
     runner::Runner,
     running::{Entry, Running},
+    seen::Seen,
     spare::Spares,
     work::Settings,
 };
@@ -43,6 +45,8 @@ pub struct Loaded {
     pub tally: Tally,
     /// How long its files take.
     pub quick: Quick,
+    /// Who was seen to lag behind it.
+    pub seen: Seen,
 }
 
 impl Loaded {
@@ -52,6 +56,7 @@ impl Loaded {
             census: Census::new(registry, &release),
             tally: Tally::new(release.set.files().len()),
             quick: Quick::new(release.set.files().len()),
+            seen: Seen::default(),
             release,
         })
     }
@@ -70,6 +75,8 @@ pub struct Limits {
     pub lost: LostPolicy,
     /// Whether what nobody waits for is committed without waiting for the disk.
     pub asynchronous: bool,
+    /// How many shared transactions run at once.
+    pub sharing: usize,
 }
 
 /// What follows from how a tenant was found.
@@ -126,6 +133,7 @@ pub struct Reconciler {
     loaded: RwLock<Arc<Loaded>>,
     limits: Limits,
     running: Running,
+    sharing: Arc<Semaphore>,
     causes: Causes,
     spares: Spares,
 }
@@ -137,6 +145,7 @@ impl Reconciler {
             pool,
             runner,
             loaded: RwLock::new(loaded),
+            sharing: Arc::new(Semaphore::new(limits.sharing)),
             limits,
             running: Running::default(),
             causes: Causes::default(),
@@ -206,6 +215,11 @@ impl Reconciler {
     /// Whether what nobody waits for is committed without waiting for the disk.
     pub fn asynchronous(&self) -> bool {
         self.limits.asynchronous
+    }
+
+    /// One permit for each batch of what a sweep found that may be worked on now.
+    pub fn sharing(&self) -> &Arc<Semaphore> {
+        &self.sharing
     }
 
     /// Notes an apply that can be cancelled, until the entry is dropped.

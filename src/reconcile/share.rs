@@ -20,8 +20,10 @@ use crate::{
     pg::{pool::Held, session},
 };
 
-/// Tenants that may fail out of a batch before the rest are worked on alone.
+/// Faults of tenants that a batch bears: beyond, more of it fails than is shared.
 const FAULTS: usize = 3;
+/// Tenants that are worked on alone where files are slow, before it is seen whether they still are.
+const SLOW: usize = 8;
 /// How long the server may take to confirm a cancel or a rollback.
 const CONFIRM: Duration = Duration::from_secs(5);
 
@@ -29,6 +31,8 @@ const CONFIRM: Duration = Duration::from_secs(5);
 enum Fault {
     /// A statement, for one of the tenants where that is known: the others may go on.
     Statement(Option<usize>),
+    /// Somebody else was in the way of one of them, and nobody knows of which.
+    Passing,
     /// It was cancelled because it took too long, at one of the tenants where that is known; the connection is not to
     /// be used again.
     Slow(Option<usize>),
@@ -36,46 +40,77 @@ enum Fault {
     Lost,
 }
 
+/// Tenants that stand at the same version, with their places among those that were asked for.
+pub(super) struct Batch<'a> {
+    /// What they are compared with.
+    pub(super) loaded: &'a Loaded,
+    /// The tenants.
+    pub(super) tenants: Vec<(usize, Tenant)>,
+    /// They were looked at just now, not only seen by a sweep some time ago.
+    pub(super) looked_at: bool,
+}
+
+/// How the groups of a batch are taken forward.
+struct Way<'a> {
+    connection: &'a Held,
+    loaded: &'a Loaded,
+    looked_at: bool,
+    counted: bool,
+}
+
 impl Reconciler {
-    /// Takes tenants forward that stand at the same version, and says in `taken` which. The connection comes back if
-    /// it is as good as before.
+    /// Takes tenants forward together, and says in `taken` which. The connection comes back if it is as good as before.
     pub(super) async fn share(
         &self,
         connection: Held,
-        loaded: &Loaded,
-        mut tenants: Vec<(usize, Tenant)>,
+        batch: Batch<'_>,
         taken: &mut [Taken],
     ) -> Option<Held> {
+        let (loaded, mut tenants) = (batch.loaded, batch.tenants);
         let (before, head) = (tenants[0].1.ordinal.unwrap_or(0), loaded.release.head);
-        // Not once and for all: a restarted server may count what it did not before.
-        let counted = session::counts_settings(&connection).await.ok()?;
+        let way = Way {
+            connection: &connection,
+            loaded,
+            looked_at: batch.looked_at,
+            // Not once and for all: a restarted server may count what it did not before.
+            counted: session::counts_settings(&connection).await.ok()?,
+        };
         let mut faults = 0;
         while !tenants.is_empty() {
             let most = loaded.quick.at_once(before, head).min(tenants.len());
             let mut group: Vec<_> = tenants.drain(..most).collect();
-            for &(index, _) in &group {
-                taken[index] = Taken::Alone;
-            }
+            set(&group, Taken::Alone, taken);
             let start = Instant::now();
-            match self
-                .advance(&connection, loaded, &mut group, &mut faults, counted)
-                .await
-            {
+            match self.advance(&way, &mut group, &mut faults).await {
                 Ok(()) if most > 0 => {}
-                // The files are slow, or some tenant's data may be: each alone.
-                Ok(()) | Err(Fault::Statement(_)) => {
-                    for (index, _) in tenants {
-                        taken[index] = Taken::Alone;
-                    }
+                // The files are slow, or the machine is just now.
+                Ok(()) => {
+                    set(&tenants[..SLOW.min(tenants.len())], Taken::Alone, taken);
                     return Some(connection);
                 }
-                Err(Fault::Slow(Some(culprit))) => {
-                    // The others come again, with fewer beside them.
-                    for (at, (index, _)) in group.iter().enumerate() {
-                        if at != culprit {
-                            taken[*index] = Taken::Later;
-                        }
+                // The file or the server may be at fault.
+                Err(Fault::Statement(_)) => {
+                    set(&tenants, Taken::Alone, taken);
+                    return Some(connection);
+                }
+                Err(Fault::Passing) => {
+                    if !way.looked_at {
+                        set(&group, Taken::Later, taken);
                     }
+                    faults += 1;
+                    if faults >= FAULTS {
+                        return Some(connection);
+                    }
+                    continue;
+                }
+                // Those before and after the one that took long come again, with fewer beside them.
+                Err(Fault::Slow(Some(at))) => {
+                    set(&group[..at], Taken::Later, taken);
+                    set(&group[at + 1..], Taken::Later, taken);
+                    return None;
+                }
+                Err(Fault::Slow(None)) if group.len() > 1 => {
+                    set(&group, Taken::Later, taken);
                     return None;
                 }
                 Err(Fault::Slow(None) | Fault::Lost) => return None,
@@ -91,12 +126,11 @@ impl Reconciler {
     /// Applies to all of a group what it lacks, file by file. Who fails falls out of it.
     async fn advance(
         &self,
-        connection: &Held,
-        loaded: &Loaded,
+        way: &Way<'_>,
         group: &mut Vec<(usize, Tenant)>,
         faults: &mut usize,
-        counted: bool,
     ) -> Result<(), Fault> {
+        let loaded = way.loaded;
         let Some((_, first)) = group.first() else {
             return Ok(());
         };
@@ -119,10 +153,10 @@ impl Reconciler {
                     before: &digest,
                     file,
                     asynchronous: self.asynchronous(),
-                    counted,
+                    counted: way.counted,
                 };
                 let start = Instant::now();
-                let fault = self.send(connection, &together).await.err();
+                let fault = self.send(way, &together).await.err();
                 let each = match fault {
                     Some(Fault::Slow(_)) => HOLD * 2 / count,
                     _ => start.elapsed() / count,
@@ -149,8 +183,8 @@ impl Reconciler {
     }
 
     /// Sends one message for several tenants.
-    async fn send(&self, connection: &Held, together: &Together<'_>) -> Result<(), Fault> {
-        let sql = together.sql();
+    async fn send(&self, way: &Way<'_>, together: &Together<'_>) -> Result<(), Fault> {
+        let (connection, sql) = (way.connection, together.sql());
         let cancel = self.pool().cancel(connection);
         let _running = self.enter(&together.tenants[0].schema, cancel.clone());
         let sending = apply::send(connection, &sql);
@@ -169,14 +203,26 @@ impl Reconciler {
             "not all of them could be taken forward together: {error}"
         );
         let rolled_back = timeout(CONFIRM, connection.batch_execute("ROLLBACK")).await;
-        let whose = match disposition::kind(&error) {
-            Kind::Transient | Kind::Server | Kind::Raced => None,
-            _ => together.culprit(answered),
-        };
-        match rolled_back {
-            Ok(Ok(())) if !self.stopping() => Err(Fault::Statement(whose)),
-            _ => Err(Fault::Lost),
+        if !matches!(rolled_back, Ok(Ok(()))) || self.stopping() {
+            return Err(Fault::Lost);
         }
+        let culprit = together.at_fault(answered, &error);
+        Err(match disposition::kind(&error) {
+            Kind::Transient | Kind::Server => Fault::Statement(None),
+            Kind::Raced if !way.looked_at => Fault::Passing,
+            Kind::Raced | Kind::Blocked | Kind::Conflict
+                if culprit.is_none() || together.tenants.len() == 1 =>
+            {
+                Fault::Passing
+            }
+            _ => Fault::Statement(culprit),
+        })
+    }
+}
+
+fn set(tenants: &[(usize, Tenant)], how: Taken, taken: &mut [Taken]) {
+    for &(index, _) in tenants {
+        taken[index] = how.clone();
     }
 }
 

@@ -7,9 +7,11 @@
 //!
 //! One message and one transaction a file, so that no lock is held across files. Whatever goes wrong undoes the file
 //! for all of them; who was at fault is told by the number of answers, and is then worked on alone. See
-//! `migrations/control/0010_together.sql` and `0014_guard_all.sql`.
+//! `migrations/control/0014_together.sql`.
 
 use std::fmt::Write as _;
+
+use tokio_postgres::error::DbError;
 
 use crate::{
     fleet::{Release, Tenant},
@@ -80,7 +82,7 @@ impl Together<'_> {
 
     fn begin(&self, sql: &mut String, which: &str) {
         let set = |name, value| format!(", pg_catalog.set_config('{name}', '{value}', true)");
-        let names = self.file.pieces()[0].names;
+        let (file, names) = (self.file, self.file.pieces()[0].names);
         let mut more = String::new();
         if self.settings.yields_deadlocks {
             more += &set("deadlock_timeout", "10ms");
@@ -94,8 +96,11 @@ impl Together<'_> {
              SELECT pg_catalog.set_config('lock_timeout', '{LOCK_TIMEOUT}', true), \
              pg_catalog.set_config('statement_timeout', '{timeout}ms', true), \
              pg_catalog.set_config('standard_conforming_strings', 'on', true){more}; \
-             SELECT tenantd.guard_all({which}, {relations}, {types});",
+             SELECT tenantd.guard_all({which}, {version}, {digest}, {at_head}, {relations}, {types});",
             timeout = HOLD.as_millis(),
+            version = Literal(&file.version),
+            digest = Literal(&file.digest),
+            at_head = file.ordinal >= self.release.head,
             relations = text_array(
                 names
                     .iter()
@@ -125,6 +130,15 @@ impl Together<'_> {
             at_head = file.ordinal >= self.release.head,
             instance = Literal(&self.settings.instance),
         );
+    }
+
+    /// Which of the tenants an error after this many answers is about: whose schema it names, or who was being worked
+    /// on. `None`: all of them, or nobody knows.
+    pub(super) fn at_fault(&self, answered: usize, error: &tokio_postgres::Error) -> Option<usize> {
+        let schema = error.as_db_error().and_then(DbError::schema);
+        let named =
+            schema.and_then(|schema| self.tenants.iter().position(|it| it.schema == schema));
+        self.culprit(answered).or(named)
     }
 
     /// Which of the tenants was being worked on after this many answers; `None`: all of them, or none yet.

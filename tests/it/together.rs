@@ -156,6 +156,23 @@ async fn a_tenant_that_takes_long_is_taken_out_of_its_transaction() {
 }
 
 #[tokio::test]
+async fn a_slow_first_tenant_does_not_make_all_the_others_go_alone() {
+    let app = App::current("shared_slow_first", 40).await;
+    app.run(
+        "INSERT INTO tenant_1.items (id, label) SELECT g, g FROM generate_series(1000, 300000) g",
+    )
+    .await;
+    app.migration("0003_again.sql", "UPDATE items SET label = label || '!';");
+    app.tenantd(&["migrate", "--all"]).ok();
+    app.answers(
+        "SELECT count(*) FROM tenantd.applied WHERE version = '0003'",
+        "40",
+    )
+    .await;
+    assert!(transactions(&app).await < 40);
+}
+
+#[tokio::test]
 async fn a_tenant_without_the_table_never_changes_the_one_that_all_share() {
     let app = App::current("shared_public", 20).await;
     app.run("CREATE TABLE public.items (id bigint); DROP TABLE tenant_5.items; CREATE TABLE tenant_5.left_over (id bigint)")

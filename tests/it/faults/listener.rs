@@ -353,7 +353,7 @@ pub(crate) mod slow {
         let start = Instant::now();
         app.silent_tenant(2).await;
         app.tenant(3).await;
-        // Whoever found the queue full comes after the 4096 in it.
+        // Whoever found the queue full comes after those in it.
         until_within(
             Duration::from_secs(300),
             "the flood to be over",
