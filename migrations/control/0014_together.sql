@@ -5,10 +5,10 @@ DROP FUNCTION tenantd.record_all(
     text[], text[], oid[], text, text, text, integer, text, boolean, text);
 
 -- SQLSTATEs as for `guard`: TD001 busy, TD002 stale; the field SCHEMA tells whose.
--- p_relations, p_types: the tenant's own that the file changes by names without a schema, see `tenantd.inside`.
+-- p_role: who runs the file, null: the caller. p_relations, p_types: the tenant's own that the file changes by names without a schema, see `tenantd.inside`.
 CREATE FUNCTION tenantd.guard_all(
     p_tenants text[], p_schemas text[], p_namespaces oid[], p_before text,
-    p_version text, p_digest text, p_at_head boolean, p_relations text[], p_types text[])
+    p_version text, p_digest text, p_at_head boolean, p_role name, p_relations text[], p_types text[])
 RETURNS void LANGUAGE plpgsql VOLATILE
 SET search_path = pg_catalog, pg_temp SET plan_cache_mode = force_generic_plan AS $$
 DECLARE
@@ -33,13 +33,13 @@ BEGIN
             error_sqlstate = NULL, error_version = NULL, error_at = NULL, error_head = NULL
         FROM ROWS FROM (unnest(p_tenants), unnest(p_schemas), unnest(p_namespaces)) AS g (tenant_id, schema, namespace)
         WHERE t.tenant_id = g.tenant_id AND t.schema = g.schema AND t.digest = p_before
-          AND t.state IN ('current', 'behind') AND t.attempts = 0 AND t.held_by IS NULL
+          AND t.attempts = 0 AND t.held_by IS NULL
         RETURNING t.id, t.schema, t.namespace
     ), judged AS (
         SELECT r.id, r.schema, CASE
             -- A name that is looked up by the search path, and is passed over there without the privilege.
             WHEN r.namespace::regnamespace::text <> quote_ident(r.schema)
-              OR has_schema_privilege(r.namespace, 'USAGE') IS NOT TRUE
+              OR has_schema_privilege(coalesce(p_role, CURRENT_USER), r.namespace, 'USAGE') IS NOT TRUE
             THEN 'schema "%s" is not the one that the plan was made for, or may not be used'
             WHEN c.tables = 0 AND NOT EXISTS (
                 SELECT FROM pg_depend d JOIN pg_class c ON c.oid = d.objid
@@ -63,8 +63,9 @@ BEGIN
     IF v_problem IS NULL AND coalesce(cardinality(v_ids), 0) < cardinality(p_schemas) THEN
         SELECT ARRAY[s, format('the ledger of schema "%s" has changed since the plan was made', s)] INTO v_problem
         FROM unnest(p_schemas) s WHERE (s = ANY (v_schemas)) IS NOT TRUE LIMIT 1;
+        v_problem := coalesce(v_problem, ARRAY['', 'a schema is meant twice']);
     ELSIF EXISTS (SELECT FROM tenantd.rollout WHERE paused_at IS NOT NULL)
-       OR EXISTS (SELECT FROM tenantd.breaker WHERE opened_at IS NOT NULL) THEN
+       OR EXISTS (SELECT FROM tenantd.breaker WHERE opened_at IS NOT NULL AND digest = p_digest) THEN
         v_problem := ARRAY['', 'the rollout has been stopped since the plan was made'];
     END IF;
     IF v_problem IS NOT NULL THEN
@@ -91,23 +92,21 @@ BEGIN
            1000 * EXTRACT(epoch FROM clock_timestamp() - now()) / cardinality(p_tenants), p_instance
     FROM unnest(v_ids::bigint[]) i;
 
-    -- A stamp stands alone, or is the last line below what the owner wrote.
-    SELECT string_agg(format(E'COMMENT ON SCHEMA %I IS %L', g.schema,
-               left(d.description, d.stamp) || format('tenantd: %s %s', p_version, p_digest)), ';'),
-           max(g.schema) FILTER (WHERE d.stamp IS NULL)
+    -- A stamp as it should be stands alone, or is the last line below what the owner wrote. There may be none.
+    SELECT string_agg(format('COMMENT ON SCHEMA %I IS %L', g.schema, o.text || format('tenantd: %s %s', p_version, p_digest)), ';'),
+           max(g.schema) FILTER (WHERE o.text IS NULL)
     INTO v_stamps, v_schema
     FROM ROWS FROM (unnest(p_schemas), unnest(p_namespaces)) AS g (schema, namespace)
-    LEFT JOIN LATERAL (
-        SELECT d.description, CASE
-            WHEN right(d.description, 32) <> p_before THEN NULL
-            WHEN d.description LIKE 'tenantd: %' AND strpos(d.description, E'\n') = 0 THEN 0
-            ELSE length(substring(d.description FROM '^(.*\n)tenantd: \S+ [0-9a-f]{32}$'))
-        END AS stamp
-        FROM pg_description d
-        WHERE d.objoid = g.namespace AND d.classoid = 'pg_namespace'::regclass AND d.objsubid = 0
-    ) d ON true;
+    LEFT JOIN pg_description d
+           ON d.objoid = g.namespace AND d.classoid = 'pg_namespace'::regclass AND d.objsubid = 0
+    CROSS JOIN LATERAL (SELECT CASE
+        WHEN d.description LIKE 'tenantd: %' AND right(d.description, 32) = p_before AND strpos(d.description, E'\n') = 0 THEN ''
+        WHEN d.description !~ '(^|\n)tenantd: \S+ [0-9a-f]{32}$' THEN d.description || E'\n'
+        WHEN right(d.description, 32) = p_before THEN regexp_replace(d.description, '(^|\n)tenantd: \S+ [0-9a-f]{32}$', '\1')
+        WHEN d.description IS NULL THEN ''
+    END AS text) o;
     IF v_schema IS NOT NULL THEN
-        RAISE EXCEPTION 'the comment on schema "%" has changed since the plan was made', v_schema
+        RAISE EXCEPTION 'the stamp of schema "%" has changed since the plan was made', v_schema
             USING ERRCODE = 'TD002', SCHEMA = v_schema;
     END IF;
     EXECUTE v_stamps;

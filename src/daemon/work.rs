@@ -215,10 +215,15 @@ pub async fn run(shop: Shop, number: usize, workers: usize, shutdown: Cancellati
         };
         let sweeps = jobs[0].reason == Reason::Sweep;
         if sweeps {
-            shop.pace.pass_all(jobs.len()).await;
+            // Who was looked at with others and goes alone has had a place.
+            let places = if jobs[0].shared { jobs.len() } else { 0 };
+            shop.pace.pass_all(places).await;
         }
         if pass == Pass::Free && jobs[0].shared && (sweeps || jobs.len() > 1) {
-            shop.batch(&jobs).await;
+            let later = shop.batch(&jobs).await;
+            if sweeps {
+                shop.pace.give_back(later);
+            }
             shop.queue.shared(permit);
             continue;
         }
@@ -231,8 +236,8 @@ pub async fn run(shop: Shop, number: usize, workers: usize, shutdown: Cancellati
 }
 
 impl Shop {
-    /// Many tenants with one look. Who needs a run of its own is given back.
-    async fn batch(&self, jobs: &[Job]) {
+    /// Many tenants with one look. Who needs a run of its own is given back; how many come again with others.
+    async fn batch(&self, jobs: &[Job]) -> usize {
         let run = tokio::spawn({
             let reconciler = Arc::clone(&self.reconciler);
             let keys: Vec<_> = jobs.iter().map(|job| Arc::clone(&job.key)).collect();
@@ -244,10 +249,14 @@ impl Shop {
             // What is wrong is told by the first of them that is tried alone.
             _ => jobs.iter().map(|_| Taken::Alone).collect(),
         };
+        let mut later = 0;
         for (job, taken) in jobs.iter().zip(taken) {
             match taken {
                 Taken::Alone => self.queue.give_back(job, Looked::Alone),
-                Taken::Later => self.queue.give_back(job, Looked::NotYet),
+                Taken::Later => {
+                    later += 1;
+                    self.queue.give_back(job, Looked::NotYet);
+                }
                 Taken::Done(outcome) => {
                     let retry_at = outcome.retry_in.map(|delay| Instant::now() + delay);
                     count(&self.metrics, job, &Ok(*outcome));
@@ -255,6 +264,7 @@ impl Shop {
                 }
             }
         }
+        later
     }
 
     /// One tenant. `trouble` counts errors in a row.

@@ -174,6 +174,10 @@ async fn replace(
         )
         .await
         .during(what)?;
+    transaction
+        .batch_execute("LOCK TABLE tenantd.behind IN SHARE ROW EXCLUSIVE MODE")
+        .await
+        .during(what)?;
     let head = release.head();
     transaction
         .execute_typed(

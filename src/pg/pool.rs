@@ -224,14 +224,18 @@ impl Pool {
                 || status.size == status.max_size
                 || at.is_some_and(|at| at.elapsed() < TRUSTED)
         };
-        if known() {
-            return Ok(None);
+        let deadline = Instant::now() + self.patience;
+        while !known() {
+            if let Ok(first) = timeout(PAUSE, self.first.lock()).await {
+                self.refused(operation)?;
+                return Ok((!known()).then_some(first));
+            }
+            // One that was in use may have come back meanwhile.
+            if Instant::now() > deadline {
+                return Err(took_too_long(operation));
+            }
         }
-        let Ok(first) = timeout(self.patience, self.first.lock()).await else {
-            return Err(took_too_long(operation));
-        };
-        self.refused(operation)?;
-        Ok((!known()).then_some(first))
+        Ok(None)
     }
 
     /// How many connections we can have: fewer than configured while the server is full.

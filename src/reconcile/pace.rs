@@ -71,7 +71,14 @@ impl Pace {
         self.pass_all(1).await;
     }
 
-    /// Waits for the next so many places; they begin together.
+    /// Gives places back that were not used.
+    pub fn give_back(&self, tenants: usize) {
+        let unused = self.gap() * u32::try_from(tenants).unwrap_or(u32::MAX);
+        let mut next = self.next.lock().unwrap_or_else(PoisonError::into_inner);
+        *next = next.checked_sub(unused).unwrap_or(*next);
+    }
+
+    /// Waits for the next so many places; they begin together. None: only while all are held.
     pub async fn pass_all(&self, tenants: usize) {
         // An error means that we are gone ourselves.
         let _ = self.held.subscribe().wait_for(|held| !held).await;
@@ -101,6 +108,16 @@ mod tests {
             pace.pass().await;
         }
         assert_eq!(start.elapsed(), Duration::from_secs(1));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn places_that_are_given_back_are_used_by_the_next() {
+        let pace = Pace::new(10);
+        let start = Instant::now();
+        pace.pass_all(10).await;
+        pace.give_back(8);
+        pace.pass_all(10).await;
+        assert_eq!(start.elapsed(), Duration::from_millis(200));
     }
 
     #[tokio::test(start_paused = true)]

@@ -31,7 +31,7 @@ const CONFIRM: Duration = Duration::from_secs(5);
 enum Fault {
     /// A statement, for one of the tenants where that is known: the others may go on.
     Statement(Option<usize>),
-    /// Somebody else was in the way of one of them, and nobody knows of which.
+    /// Somebody else was in the way of one of them, and nobody knows of which; or one is no longer as it was seen.
     Passing,
     /// It was cancelled because it took too long, at one of the tenants where that is known; the connection is not to
     /// be used again.

@@ -6,7 +6,7 @@
 //! ```
 //!
 //! One message and one transaction a file, so that no lock is held across files. Whatever goes wrong undoes the file
-//! for all of them; who was at fault is told by the number of answers, and is then worked on alone. See
+//! for all of them; who was at fault is told by the number of answers or by the error, and is then worked on alone. See
 //! `migrations/control/0014_together.sql`.
 
 use std::fmt::Write as _;
@@ -83,6 +83,7 @@ impl Together<'_> {
     fn begin(&self, sql: &mut String, which: &str) {
         let set = |name, value| format!(", pg_catalog.set_config('{name}', '{value}', true)");
         let (file, names) = (self.file, self.file.pieces()[0].names);
+        let role = self.settings.role.as_deref().map(Literal);
         let mut more = String::new();
         if self.settings.yields_deadlocks {
             more += &set("deadlock_timeout", "10ms");
@@ -96,11 +97,14 @@ impl Together<'_> {
              SELECT pg_catalog.set_config('lock_timeout', '{LOCK_TIMEOUT}', true), \
              pg_catalog.set_config('statement_timeout', '{timeout}ms', true), \
              pg_catalog.set_config('standard_conforming_strings', 'on', true){more}; \
-             SELECT tenantd.guard_all({which}, {version}, {digest}, {at_head}, {relations}, {types});",
+             SELECT tenantd.guard_all({which}, {version}, {digest}, {at_head}, {role}, {relations}, {types});",
             timeout = HOLD.as_millis(),
             version = Literal(&file.version),
             digest = Literal(&file.digest),
             at_head = file.ordinal >= self.release.head,
+            role = role
+                .as_ref()
+                .map_or_else(|| "NULL".into(), ToString::to_string),
             relations = text_array(
                 names
                     .iter()
@@ -109,8 +113,7 @@ impl Together<'_> {
             ),
             types = text_array(names.iter().flat_map(|it| &it.types).map(String::as_str)),
         );
-        if let Some(role) = &self.settings.role {
-            let role = Literal(role);
+        if let Some(role) = role {
             let _ = writeln!(sql, "SELECT pg_catalog.set_config('role', {role}, true);");
         }
     }
@@ -132,8 +135,8 @@ impl Together<'_> {
         );
     }
 
-    /// Which of the tenants an error after this many answers is about: whose schema it names, or who was being worked
-    /// on. `None`: all of them, or nobody knows.
+    /// Which of the tenants an error after this many answers is about: who was being worked on, or whose schema it
+    /// names. `None`: all of them, or nobody knows.
     pub(super) fn at_fault(&self, answered: usize, error: &tokio_postgres::Error) -> Option<usize> {
         let schema = error.as_db_error().and_then(DbError::schema);
         let named =

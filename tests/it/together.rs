@@ -15,7 +15,8 @@ async fn transactions(app: &App) -> i64 {
 #[tokio::test]
 async fn a_quick_file_takes_many_tenants_forward_in_few_transactions() {
     let app = App::current("shared", 60).await;
-    app.run("COMMENT ON SCHEMA tenant_7 IS 'ours'").await;
+    app.run("COMMENT ON SCHEMA tenant_7 IS 'ours'; COMMENT ON SCHEMA tenant_8 IS 'unstamped'; COMMENT ON SCHEMA tenant_9 IS NULL")
+        .await;
     app.run("SELECT tenantd.stamp('tenant_7', version, digest) FROM tenantd.tenant WHERE tenant_id = '7'")
         .await;
     app.migration("0003_colour.sql", QUICK);
@@ -36,6 +37,9 @@ async fn a_quick_file_takes_many_tenants_forward_in_few_transactions() {
         .ask("SELECT obj_description('tenant_7'::regnamespace)")
         .await;
     assert!(comment.starts_with("ours\ntenantd: 0004 "), "{comment}");
+    let comments = "SELECT left(obj_description('tenant_8'::regnamespace), 24) || '|' || left(obj_description('tenant_9'::regnamespace), 14)";
+    app.answers(comments, "unstamped\ntenantd: 0004 |tenantd: 0004 ")
+        .await;
     app.tenantd(&["verify", "--all"]).ok();
     app.tenantd(&["status", "--check"]).ok();
 }
@@ -189,6 +193,63 @@ async fn a_tenant_without_the_table_never_changes_the_one_that_all_share() {
         "19",
     )
     .await;
+}
+
+#[tokio::test]
+async fn a_role_that_may_not_use_a_schema_never_changes_the_one_that_all_share() {
+    let app = App::current("shared_usage", 20).await;
+    let role = format!("files_{}", app.db.name);
+    app.run(&format!(
+        "CREATE ROLE {role}; GRANT ALL ON SCHEMA public TO {role};
+         CREATE TABLE public.items (id bigint); ALTER TABLE public.items OWNER TO {role};
+         DO $$ BEGIN FOR n IN 1..20 LOOP
+             EXECUTE format('GRANT ALL ON SCHEMA tenant_%s TO {role}; ALTER TABLE tenant_%1$s.items OWNER TO {role}', n);
+         END LOOP; END $$;
+         REVOKE ALL ON SCHEMA tenant_5 FROM {role}"
+    ))
+    .await;
+    app.configure_in("migrations", &format!("role = \"{role}\""));
+    app.migration("0003_colour.sql", QUICK);
+    let ran = app.tenantd(&["migrate", "--all"]);
+    assert_eq!(ran.code, 4, "{ran:?}");
+    let columns = "SELECT count(*) FROM pg_attribute WHERE attrelid = 'public.items'::regclass AND attnum > 0";
+    app.answers(columns, "1").await;
+    let recorded = "SELECT count(*) FROM tenantd.applied WHERE version = '0003'";
+    app.answers(recorded, "19").await;
+    assert!(transactions(&app).await < 19);
+    app.run(&format!("DROP OWNED BY {role} CASCADE; DROP ROLE {role}"))
+        .await;
+}
+
+#[tokio::test]
+async fn a_stopped_version_of_another_set_concerns_nobody_here() {
+    let app = App::current("shared_stopped", 40).await;
+    app.run(
+        "INSERT INTO tenantd.breaker (digest, version, file, tried, places, tenants, error, opened_at)
+         VALUES (repeat('a', 32), '0003', '0003_other.sql', 5, '{}', '{}', 'once', now())",
+    )
+    .await;
+    app.migration("0003_colour.sql", QUICK);
+    app.tenantd(&["migrate", "--all"]).ok();
+    assert!(transactions(&app).await < 40);
+}
+
+#[tokio::test]
+async fn a_tenant_that_is_held_after_a_sweep_saw_it_is_not_taken_forward() {
+    let app = App::current("shared_held", 40).await;
+    app.migration("0003_colour.sql", QUICK);
+    let daemon = app.start_at("sweep.noted=sleep:2s@1");
+    let lags = "SELECT count(*) FROM tenantd.behind";
+    app.answers(lags, "40").await;
+    app.tenantd(&["hold", "20", "--reason", "a look"]).ok();
+    app.answers(
+        "SELECT count(*) FROM tenantd.applied WHERE version = '0003'",
+        "39",
+    )
+    .await;
+    assert!(transactions(&app).await < 39);
+    assert!(app.state("20").await.contains("0002"));
+    drop(daemon);
 }
 
 #[tokio::test]
