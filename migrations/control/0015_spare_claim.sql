@@ -7,11 +7,11 @@ RETURN CASE
     WHEN p_schema IS NULL OR p_schema = '' THEN 'the schema name is empty'
     WHEN octet_length(p_schema) > 63 THEN 'the schema name has ' || octet_length(p_schema)::text || ' bytes; PostgreSQL keeps 63'
     WHEN p_schema ~ '[[:cntrl:]]' THEN 'the schema name holds a control character'
-    WHEN lower(p_schema) LIKE 'pg\_%' OR lower(p_schema) IN ('public', 'information_schema', 'tenantd') OR p_schema = '$user'
+    WHEN lower(p_schema) LIKE 'pg\_%' OR lower(p_schema) IN ('public', 'information_schema', 'tenantd', '$user')
     THEN 'the schema name "' || p_schema || '" is reserved'
 END;
 
--- As in version 12, of one statement less, and planned ahead by a rehearsal (`rehearse` in `src/fleet/spare.rs`).
+-- As in version 12, of one statement less, and planned once, by a rehearsal (`rehearse` in `src/fleet/spare.rs`).
 -- Gives a tenant that nobody has seen yet a spare at the released head; which one. Null where there is none or any
 -- doubt: whoever asks then looks and builds as usual. Nothing here waits for anybody.
 -- p_guarded: that the caller's statement has the guard of p_schema; what is looked at here is then younger. False in a

@@ -81,13 +81,18 @@ const MIGRATIONS: &[(i32, &str, &str)] = &[
     ),
     (
         14,
-        "together",
-        include_str!("../../migrations/control/0014_together.sql"),
+        "guard_all",
+        include_str!("../../migrations/control/0014_guard_all.sql"),
     ),
     (
         15,
         "spare_claim",
         include_str!("../../migrations/control/0015_spare_claim.sql"),
+    ),
+    (
+        16,
+        "together",
+        include_str!("../../migrations/control/0016_together.sql"),
     ),
 ];
 

@@ -7,7 +7,7 @@
 //!
 //! One message and one transaction a file, so that no lock is held across files. Whatever goes wrong undoes the file
 //! for all of them; who was at fault is told by the number of answers or by the error, and is then worked on alone. See
-//! `migrations/control/0014_together.sql`.
+//! `migrations/control/0016_together.sql`.
 
 use std::fmt::Write as _;
 

@@ -118,3 +118,13 @@ BEGIN
 END $$;
 
 REVOKE ALL ON FUNCTION tenantd.guard_all, tenantd.record_all FROM PUBLIC;
+
+-- As in version 15, but a search path knows `$user` in this case only: other names of these letters are nobody's.
+CREATE OR REPLACE FUNCTION tenantd.name_problem(p_schema text) RETURNS text LANGUAGE sql IMMUTABLE
+RETURN CASE
+    WHEN p_schema IS NULL OR p_schema = '' THEN 'the schema name is empty'
+    WHEN octet_length(p_schema) > 63 THEN 'the schema name has ' || octet_length(p_schema)::text || ' bytes; PostgreSQL keeps 63'
+    WHEN p_schema ~ '[[:cntrl:]]' THEN 'the schema name holds a control character'
+    WHEN lower(p_schema) LIKE 'pg\_%' OR lower(p_schema) IN ('public', 'information_schema', 'tenantd') OR p_schema = '$user'
+    THEN 'the schema name "' || p_schema || '" is reserved'
+END;
