@@ -59,8 +59,9 @@ async fn fires_for_who_lags(fleet: &Fleet) -> Outcome<()> {
     fleet
         .app
         .batch_execute(
-            "INSERT INTO tenantd.behind VALUES ('0'); INSERT INTO public.logins (tenant_id) VALUES (0);
-             DELETE FROM tenantd.behind WHERE tenant_id = '0'",
+            "INSERT INTO tenantd.behind VALUES ('0'); SELECT setval('tenantd.any_behind', 1);
+             INSERT INTO public.logins (tenant_id) VALUES (0);
+             DELETE FROM tenantd.behind WHERE tenant_id = '0'; SELECT setval('tenantd.any_behind', 1, false)",
         )
         .await?;
     match heard.so_far("dashboard_login").await? {

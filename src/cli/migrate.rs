@@ -151,8 +151,12 @@ pub(crate) async fn migrate(engine: &Engine, ids: Vec<String>, all: bool) -> Res
             Err(error) => failure = failure.or(Some(error)),
         }
     }
-    if all && engine.reconciler.asynchronous() {
-        ledger::flush(&*engine.reconciler.pool().get().await?).await?;
+    if all {
+        let client = engine.reconciler.pool().get().await?;
+        if engine.reconciler.asynchronous() {
+            ledger::flush(&client).await?;
+        }
+        ledger::note_anybody(&client).await?;
     }
     let tried = done.len();
     match (lock(&trouble).take().filter(|_| all), failure) {

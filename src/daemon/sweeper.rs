@@ -272,6 +272,10 @@ impl Sweeper {
             self.tell(&counts);
             self.note_orphans(loaded, known).await?;
         }
+        self.ask("note whether anybody is behind", async |c| {
+            ledger::note_anybody(c).await
+        })
+        .await?;
         Ok(found)
     }
 

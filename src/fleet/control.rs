@@ -94,6 +94,11 @@ const MIGRATIONS: &[(i32, &str, &str)] = &[
         "together",
         include_str!("../../migrations/control/0016_together.sql"),
     ),
+    (
+        17,
+        "any_behind",
+        include_str!("../../migrations/control/0017_any_behind.sql"),
+    ),
 ];
 
 /// Version of the control schema that this program works with.
@@ -298,7 +303,7 @@ async fn grants(client: &Client, config: &Config, role: &str) -> Result<Vec<(Str
         (
             "grant the ledger",
             format!(
-                "REVOKE ALL ON ALL TABLES IN SCHEMA tenantd FROM {role}; GRANT USAGE ON SCHEMA tenantd TO {role}; GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA tenantd TO {role}; REVOKE INSERT, UPDATE, DELETE ON tenantd.control FROM {role}; GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA tenantd TO {role}"
+                "REVOKE ALL ON ALL TABLES IN SCHEMA tenantd FROM {role}; GRANT USAGE ON SCHEMA tenantd TO {role}; GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA tenantd TO {role}; REVOKE INSERT, UPDATE, DELETE ON tenantd.control FROM {role}; GRANT SELECT, UPDATE ON SEQUENCE tenantd.any_behind TO {role}; GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA tenantd TO {role}"
             ),
         ),
         (

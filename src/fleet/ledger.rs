@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use tokio_postgres::{Client, types::Type};
+use tokio_postgres::{Client, error::SqlState, types::Type};
 
 use super::{state::State, tenant::Tenant};
 use crate::error::{During, Result};
@@ -105,6 +105,30 @@ pub async fn note_orphans(client: &Client, registered: &str, known: i64) -> Resu
         .await
         .during("look for orphan schemas")?;
     Ok(row[0].get::<_, i64>(0).unsigned_abs())
+}
+
+/// Notes whether a login might help anybody, for the login trigger, where that has changed. While somebody writes who is
+/// behind it is left to the next time.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn note_anybody(client: &Client) -> Result<()> {
+    let what = "note whether anybody is behind";
+    let asked = "SELECT EXISTS (SELECT FROM tenantd.behind)
+                     <> (pg_catalog.pg_sequence_last_value('tenantd.any_behind') IS NOT NULL)";
+    if !client.query_typed(asked, &[]).await.during(what)?[0].get::<_, bool>(0) {
+        return Ok(());
+    }
+    let noted = client
+        .batch_execute(
+            "LOCK TABLE tenantd.behind IN SHARE MODE NOWAIT;
+             SELECT pg_catalog.setval('tenantd.any_behind', 1, EXISTS (SELECT FROM tenantd.behind))",
+        )
+        .await;
+    match noted {
+        Err(error) if error.code() == Some(&SqlState::LOCK_NOT_AVAILABLE) => Ok(()),
+        noted => noted.during(what),
+    }
 }
 
 /// Records a failed attempt, unless another daemon got further meanwhile.

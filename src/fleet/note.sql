@@ -42,7 +42,10 @@ WITH seen AS (
 ), gone AS (
     DELETE FROM tenantd.behind b USING noted n
     WHERE n.tenant_id = b.tenant_id AND n.state NOT IN ('unprovisioned', 'empty', 'behind')
+), helped AS (
+    INSERT INTO tenantd.behind (tenant_id)
+    SELECT n.tenant_id FROM noted n WHERE n.state IN ('unprovisioned', 'empty', 'behind') ORDER BY 1
+    ON CONFLICT DO NOTHING
+    RETURNING tenant_id
 )
-INSERT INTO tenantd.behind (tenant_id)
-SELECT n.tenant_id FROM noted n WHERE n.state IN ('unprovisioned', 'empty', 'behind') ORDER BY 1
-ON CONFLICT DO NOTHING
+SELECT pg_catalog.setval('tenantd.any_behind', 1) FROM helped LIMIT 1

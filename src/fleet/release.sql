@@ -11,10 +11,12 @@ WITH released AS (
 ), caught_up AS (
     DELETE FROM tenantd.behind b USING tenantd.tenant t, released r
     WHERE t.tenant_id = b.tenant_id AND t.digest = r.digest
+), lagging AS (
+    INSERT INTO tenantd.behind (tenant_id)
+    SELECT t.tenant_id FROM tenantd.tenant t, released r
+    WHERE t.tenant_id IS NOT NULL AND t.digest <> r.digest AND t.held_by IS NULL
+      AND t.state IN ('current', 'behind', 'quarantined')
+      AND NOT EXISTS (SELECT FROM tenantd.behind b WHERE b.tenant_id = t.tenant_id)
+    ORDER BY 1
 )
-INSERT INTO tenantd.behind (tenant_id)
-SELECT t.tenant_id FROM tenantd.tenant t, released r
-WHERE t.tenant_id IS NOT NULL AND t.digest <> r.digest AND t.held_by IS NULL
-  AND t.state IN ('current', 'behind', 'quarantined')
-  AND NOT EXISTS (SELECT FROM tenantd.behind b WHERE b.tenant_id = t.tenant_id)
-ORDER BY 1
+SELECT pg_catalog.setval('tenantd.any_behind', 1) FROM released

@@ -1,6 +1,5 @@
 //! The triggers on the application's tables. They sit on the customer's write path: the silent path is
-//! one call of `tenantd.wakes` or, for logins, one read of a table that is normally empty, and the noisy path cannot
-//! fail the statement.
+//! one call of `tenantd.wakes` or, for logins, one look at a sequence, and the noisy path cannot fail the statement.
 
 use std::time::Duration;
 
@@ -166,8 +165,9 @@ impl Trigger {
     fn function(&self) -> String {
         let (name, channel, column) = (self.name, self.channel, Ident(&self.column));
         let function = if self.is_login() {
-            // Called for each login. So it is not SECURITY DEFINER, has no SET and takes no snapshot of its own, which
-            // cost more than what it reads; and all names are in full, because the search path is the application's.
+            // Called for each login while anybody is behind. So it is not SECURITY DEFINER, has no SET and takes no
+            // snapshot of its own, which cost more than what it reads; and all names are in full, because the search
+            // path is the application's.
             // A probe, not a look whether anybody lags: after a rollout the table is empty and full of dead rows.
             format!(
                 "LANGUAGE plpgsql STABLE AS $$
@@ -196,24 +196,29 @@ BEGIN
     END IF;"
             )
         };
+        // The WHEN clause of a login reads with the application's rights.
+        let grant = match self.is_login() {
+            true => "GRANT SELECT ON SEQUENCE tenantd.any_behind TO PUBLIC;\n",
+            false => "",
+        };
         format!(
             "CREATE OR REPLACE FUNCTION tenantd.{name}() RETURNS trigger
 {function}
     RETURN NULL;
 END $$;
 REVOKE ALL ON FUNCTION tenantd.{name}() FROM PUBLIC;
-"
+{grant}"
         )
     }
 
     fn create(&self) -> String {
         let when = match self.is_login() {
-            true => String::new(),
-            false => format!("WHEN (tenantd.wakes(NEW.{}::text)) ", Ident(&self.column)),
+            true => "pg_catalog.pg_sequence_last_value('tenantd.any_behind') IS NOT NULL".into(),
+            false => format!("tenantd.wakes(NEW.{}::text)", Ident(&self.column)),
         };
         format!(
             "CREATE OR REPLACE TRIGGER {name} AFTER {events} ON {table} FOR EACH ROW
-{when}EXECUTE FUNCTION tenantd.{name}();
+WHEN ({when}) EXECUTE FUNCTION tenantd.{name}();
 ",
             name = self.name,
             events = self.events,
@@ -243,7 +248,10 @@ REVOKE ALL ON FUNCTION tenantd.{name}() FROM PUBLIC;
     async fn found(&self, client: &Client) -> Result<Found> {
         let rows = client
             .query_typed(
-                "SELECT coalesce(pg_catalog.obj_description(t.oid, 'pg_trigger') = $3, false), t.tgenabled IN ('O', 'A')
+                "SELECT coalesce(pg_catalog.obj_description(t.oid, 'pg_trigger') = $3, false)
+                        AND (NOT $4 OR coalesce(pg_catalog.has_sequence_privilege(
+                            'public', pg_catalog.to_regclass('tenantd.any_behind'), 'SELECT'), false)),
+                        t.tgenabled IN ('O', 'A')
                  FROM pg_catalog.pg_trigger t
                  WHERE t.tgname = $1::name AND NOT t.tgisinternal AND t.tgparentid = 0
                    AND t.tgrelid = pg_catalog.to_regclass($2)",
@@ -251,6 +259,7 @@ REVOKE ALL ON FUNCTION tenantd.{name}() FROM PUBLIC;
                     (&self.name, Type::TEXT),
                     (&quoted_table(&self.table), Type::TEXT),
                     (&self.mark(), Type::TEXT),
+                    (&self.is_login(), Type::BOOL),
                 ],
             )
             .await

@@ -1,6 +1,6 @@
 //! From a notification to a migrated schema, and what notifications must never do.
 
-use crate::support::{App, until};
+use crate::support::{App, daemon::FULL_SWEEPS, until};
 
 #[tokio::test]
 pub(crate) async fn an_inserted_tenant_gets_its_schema_and_the_application_hears_of_it() {
@@ -147,6 +147,50 @@ async fn a_login_to_a_tenant_that_lags_behind_a_new_release_wakes_it() {
     let mut heard = app.listen("dashboard_login").await;
     app.login(1).await;
     app.login(2).await;
+    assert_eq!(heard.so_far().await, ["1"]);
+}
+
+/// Whether a login looks who is behind.
+const LOGINS_LOOK: &str = "SELECT pg_sequence_last_value('tenantd.any_behind') IS NOT NULL";
+
+#[tokio::test]
+async fn logins_look_who_is_behind_from_the_release_until_a_sweep_finds_nobody() {
+    let app = App::current("look", 3).await;
+    assert_eq!(app.ask(LOGINS_LOOK).await, "f", "`migrate --all` is done");
+    app.migration("0003_tags.sql", "CREATE TABLE tags (id bigint);");
+    app.tenantd(&["migrate", "2"]).ok();
+    assert_eq!(app.ask(LOGINS_LOOK).await, "t");
+    let _daemon = app.daemon().await;
+    app.answers(LOGINS_LOOK, "f").await;
+    assert_eq!(app.ask("SELECT count(*) FROM tenantd.behind").await, "0");
+}
+
+#[tokio::test]
+async fn logins_look_on_while_somebody_who_lags_is_not_committed_yet() {
+    let app = App::current("look_race", 2).await;
+    let daemon = app.quiet_daemon().await;
+    let sweep = async || {
+        let done = daemon.metric(FULL_SWEEPS).await;
+        daemon.signal("USR1");
+        until("a sweep", async || {
+            (daemon.metric(FULL_SWEEPS).await > done, daemon.log())
+        })
+        .await;
+    };
+    let other = app.db.connect().await;
+    let lags =
+        "BEGIN; INSERT INTO tenantd.behind VALUES ('1'); SELECT setval('tenantd.any_behind', 1)";
+    other.batch_execute(lags).await.unwrap();
+    sweep().await;
+    assert_eq!(app.ask(LOGINS_LOOK).await, "t");
+    other.batch_execute("COMMIT").await.unwrap();
+    // Were the two ever to differ, the next sweep would put it right.
+    app.run("SELECT setval('tenantd.any_behind', 1, false)")
+        .await;
+    sweep().await;
+    assert_eq!(app.ask(LOGINS_LOOK).await, "t");
+    let mut heard = app.listen("dashboard_login").await;
+    app.login(1).await;
     assert_eq!(heard.so_far().await, ["1"]);
 }
 

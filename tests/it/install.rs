@@ -262,6 +262,14 @@ async fn heard(db: &TestDb, statements: &[&str]) -> Vec<String> {
     }
 }
 
+/// Has these tenants lag, for a login of theirs.
+fn lag(ids: &[&str]) -> String {
+    format!(
+        "INSERT INTO tenantd.behind VALUES ('{}'); SELECT setval('tenantd.any_behind', 1)",
+        ids.join("'), ('")
+    )
+}
+
 #[tokio::test]
 async fn a_login_is_an_insert_or_an_update_of_the_configured_columns_only() {
     let app = App::bare("update columns").await;
@@ -271,8 +279,7 @@ async fn a_login_is_an_insert_or_an_update_of_the_configured_columns_only() {
         .unwrap();
     app.tenantd(&["install", "--set", "logins.update_columns=seen,at"])
         .ok();
-    app.run("INSERT INTO tenantd.behind VALUES ('41'), ('42'), ('43')")
-        .await;
+    app.run(&lag(&["41", "42", "43"])).await;
     let payloads = heard(
         &app.db,
         &[
@@ -314,7 +321,7 @@ async fn a_login_of_nobody_or_of_a_current_tenant_is_silent() {
             "INSERT INTO public.logins (tenant_id) VALUES (1)",
             // Whom the ledger does not know, the insert trigger and the sweep tell of.
             "INSERT INTO public.logins (tenant_id) VALUES (NULL), (99)",
-            "INSERT INTO tenantd.behind VALUES ('98')",
+            &lag(&["98"]),
             "INSERT INTO public.logins (tenant_id) VALUES (97), (98)",
         ],
     )
@@ -349,7 +356,7 @@ async fn the_application_works_on_when_a_column_of_the_trigger_is_renamed() {
     let login = "INSERT INTO public.logins (customer) VALUES (5)";
     app.run(login).await;
     // The column is looked at only while somebody lags.
-    app.run("INSERT INTO tenantd.behind VALUES ('5')").await;
+    app.run(&lag(&["5"])).await;
     app.run(login).await;
     assert_eq!(app.ask("SELECT count(*) FROM public.logins").await, "2");
 }

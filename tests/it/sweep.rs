@@ -260,6 +260,12 @@ async fn a_trigger_that_does_not_fire_is_told_with_what_mends_it() {
         app.tenantd(&["install"]).ok();
         missing(0.0, "").await;
     }
+    // Logins of the application's roles would fail, or be silent.
+    app.run("REVOKE SELECT ON SEQUENCE tenantd.any_behind FROM PUBLIC")
+        .await;
+    missing(1.0, "trigger tenantd_login on public.logins is another").await;
+    app.tenantd(&["install"]).ok();
+    missing(0.0, "").await;
     app.tenant(1).await;
     until("the trigger to have fired", async || {
         (
