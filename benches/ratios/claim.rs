@@ -21,32 +21,37 @@ const BARE: &str = "
     END $$;
     CREATE TRIGGER inserted AFTER INSERT ON public.bare_tenants FOR EACH ROW EXECUTE FUNCTION public.bare_inserted()";
 
-/// In turns: the bare round trip, tenantd with spares if this build has them, and tenantd without.
+/// In turns: the bare round trip, tenantd with spares if this build has them, and tenantd without. Each in a database of
+/// its own, because after a rename all sessions of a database plan their statements anew.
 pub(crate) async fn measure(server: &Server, report: &mut Report, rounds: usize) -> Outcome<()> {
     let signups = Fleet::empty(server, "claims", &sets::sign_up()).await?;
-    let text = signups.tenantd.text()?;
-    signups.app.batch_execute(BARE).await?;
-    signups
+    let other = Fleet::empty(server, "bare_claims", &sets::sign_up()).await?;
+    let text = other.tenantd.text()?;
+    other.app.batch_execute(BARE).await?;
+    other
         .each(0..rounds, 1, |id| {
             format!("BEGIN; CREATE SCHEMA spare_{id}; SET LOCAL search_path = spare_{id}, public; {text} COMMIT")
         })
         .await?;
     let mut daemon = with_spares(&signups, report).await?;
     let mut ready = Heard::new(&signups.conninfo, "tenant_ready").await?;
-    let mut bare_ready = Heard::new(&signups.conninfo, "bare_ready").await?;
-    let renamer = rename(Heard::new(&signups.conninfo, "bare_inserted").await?);
+    let mut bare_ready = Heard::new(&other.conninfo, "bare_ready").await?;
+    let renamer = rename(Heard::new(&other.conninfo, "bare_inserted").await?);
     let renamer = tokio::spawn(renamer);
     let (mut ours, mut bare) = (Samples::default(), Samples::default());
-    for id in 0..rounds {
+    for turn in 0..2 * rounds {
         if let Some(daemon) = &daemon {
             // Nobody refills while we measure.
             let full = async |it: &Daemon| Ok(it.sum(&["tenantd_spares{"]).await? >= SPARES);
             daemon.until("spares", full).await?;
         }
-        let insert = format!("INSERT INTO public.bare_tenants VALUES ({id})");
-        bare.0
-            .push(insert_to_ready(&signups, &insert, &mut bare_ready, id).await?);
-        if daemon.is_some() {
+        let id = turn / 2;
+        // By turns the first.
+        if turn % 2 == id % 2 {
+            let insert = format!("INSERT INTO public.bare_tenants VALUES ({id})");
+            bare.0
+                .push(insert_to_ready(&other, &insert, &mut bare_ready, id).await?);
+        } else if daemon.is_some() {
             let insert = format!("INSERT INTO public.tenants VALUES ({id}, 'new')");
             ours.0
                 .push(insert_to_ready(&signups, &insert, &mut ready, id).await?);
@@ -59,6 +64,7 @@ pub(crate) async fn measure(server: &Server, report: &mut Report, rounds: usize)
         daemon.stop().await?;
     }
     without_spares(&signups, report, &mut ready, rounds).await?;
+    other.drop(server).await?;
     signups.drop(server).await
 }
 

@@ -5,12 +5,20 @@ use std::{path::PathBuf, process::Command};
 use crate::{Outcome, fleet::Fleet, heard::Heard, postgres, report::Report, stats::Samples};
 
 /// Tables of the same shape and what fires on each.
-const TABLES: [(&str, &str); 4] = [
+const TABLES: [(&str, &str); 5] = [
     ("no trigger", "logins_none"),
     ("tenantd's trigger", "logins"),
+    (OTHERS_LAG, "logins"),
     ("unconditional NOTIFY", "logins_notify"),
     ("empty trigger", "logins_empty"),
 ];
+
+/// As during a rollout, to a tenant that has it.
+const OTHERS_LAG: &str = "tenantd's trigger, another tenant lags";
+/// A tenant that nobody logs in to lags from now on, and no longer.
+const LAGS: &str =
+    "INSERT INTO tenantd.behind VALUES ('0'); SELECT setval('tenantd.any_behind', 1)";
+const LAGS_NOT: &str = "DELETE FROM tenantd.behind; SELECT setval('tenantd.any_behind', 1, false)";
 
 pub(crate) async fn measure(
     fleet: &Fleet,
@@ -28,9 +36,14 @@ pub(crate) async fn measure(
                 for turn in 0..TABLES.len() {
                     let who = (turn + round) % TABLES.len();
                     fleet.app.batch_execute("CHECKPOINT").await?;
+                    let (what, table) = TABLES[who];
+                    if what == OTHERS_LAG {
+                        fleet.app.batch_execute(LAGS).await?;
+                    }
                     rates[who]
                         .0
-                        .push(pgbench(fleet, TABLES[who].1, mode, writers, seconds)?);
+                        .push(pgbench(fleet, table, mode, writers, seconds)?);
+                    fleet.app.batch_execute(LAGS_NOT).await?;
                 }
             }
             let part = format!(
@@ -56,14 +69,10 @@ pub(crate) async fn measure(
 /// The trigger does fire for a tenant that lags: a count of 0 later means silence, not deafness.
 async fn fires_for_who_lags(fleet: &Fleet) -> Outcome<()> {
     let mut heard = Heard::new(&fleet.conninfo, "dashboard_login").await?;
-    fleet
-        .app
-        .batch_execute(
-            "INSERT INTO tenantd.behind VALUES ('0'); SELECT setval('tenantd.any_behind', 1);
-             INSERT INTO public.logins (tenant_id) VALUES (0);
-             DELETE FROM tenantd.behind WHERE tenant_id = '0'; SELECT setval('tenantd.any_behind', 1, false)",
-        )
-        .await?;
+    let login = "INSERT INTO public.logins (tenant_id) VALUES (0)";
+    for sql in [LAGS, login, LAGS_NOT] {
+        fleet.app.batch_execute(sql).await?;
+    }
     match heard.so_far("dashboard_login").await? {
         1 => Ok(()),
         other => Err(format!("a login of a tenant that lags sent {other} notifications").into()),

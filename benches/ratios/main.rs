@@ -75,7 +75,7 @@ async fn measure(choice: &Choice, report: &mut Report) -> Outcome<()> {
         report.postgresql, report.cores, report.memory_gib
     );
     if choice.has(Part::SignUp) {
-        new_tenant::measure(&server, report, choice.rounds(20)).await?;
+        new_tenant::measure(&server, report, choice.rounds(40)).await?;
         claim::measure(&server, report, choice.rounds(40)).await?;
     }
     if choice.has(Part::Peers) {
@@ -110,7 +110,7 @@ async fn fleet_of(
     rollout::add_column(&mut fleet, report, choice.rounds(5)).await?;
     if largest {
         rollout::create_index(&mut fleet, report, choice.rounds(3)).await?;
-        logins::measure(&fleet, report, choice.rounds(5), choice.seconds()).await?;
+        logins::measure(&fleet, report, choice.rounds(7), choice.seconds()).await?;
         flood::measure(&fleet, report).await?;
         latency::measure(&mut fleet, report, choice.rounds(200)).await?;
     }

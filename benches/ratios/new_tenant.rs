@@ -30,17 +30,24 @@ pub(crate) async fn measure(server: &Server, report: &mut Report, rounds: usize)
     let mut theirs: Vec<Samples> = peers.iter().map(|_| Samples::default()).collect();
     // The first round warms connections and caches.
     for id in 0..=rounds {
-        let taken = [
-            by_tenantd(&engine, &signups, id).await?,
-            by_bare_sql(&signups, id).await?,
-        ];
+        // Twice each, by turns the first: whoever comes behind the peers finds the caches cold.
+        let mut taken = [Vec::new(), Vec::new()];
+        for turn in [id, id + 1, id + 1, id] {
+            let who = turn % 2;
+            let id = 2 * id + taken[who].len();
+            taken[who].push(match who {
+                0 => by_tenantd(&engine, &signups, id).await?,
+                _ => by_bare_sql(&signups, id).await?,
+            });
+        }
         let mut taken_by_peers = Vec::new();
         for peer in &mut peers {
             taken_by_peers.push(peer.create(id).await?);
         }
         if id > 0 {
-            ours.0.push(taken[0]);
-            bare.0.push(taken[1]);
+            let [by_tenantd, by_bare_sql] = taken;
+            ours.0.extend(by_tenantd);
+            bare.0.extend(by_bare_sql);
             for (theirs, took) in theirs.iter_mut().zip(taken_by_peers) {
                 theirs.0.push(took);
             }

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use tenantd::{
     daemon::{Engine, engine},
-    fleet::{Depth, census::LOOKED_AT},
+    fleet::{Depth, glance::LOOKED_AT},
     migrations::MigrationSet,
 };
 

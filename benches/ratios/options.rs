@@ -83,7 +83,7 @@ impl Choice {
 
     /// How long pgbench writes.
     pub(crate) fn seconds(&self) -> usize {
-        if self.quick { 1 } else { 3 }
+        if self.quick { 1 } else { 2 }
     }
 
     /// Sizes of the fleets, the largest last.

@@ -21,7 +21,7 @@ const SECTIONS: [Section; 9] = [
         "Insert to ready",
         "From the answer to the application's COMMIT until its other connection has received `tenant_ready`, by a whole \
          daemon. By rename: the schema is ready and only claimed; bare is a client that hears the NOTIFY of a trigger \
-         and renames a schema. During a rollout: the same while the daemon brings one ADD COLUMN to the whole fleet \
+         and renames a schema, in a database of its own, because after a rename all sessions of a database plan anew. During a rollout: the same while the daemon brings one ADD COLUMN to the whole fleet \
          without a limit of its rate, with the set of the fleet (20 tables).",
         &["insert to ready"],
     ),
@@ -44,8 +44,9 @@ const SECTIONS: [Section; 9] = [
     ),
     (
         "Logins",
-        "pgbench inserts logins of tenants that are current, into tables of one shape with different triggers. The sent \
-         notifications are counted; that the trigger fires for a tenant nobody knows is checked before.",
+        "pgbench inserts logins of tenants that are current, into tables of one shape with different triggers. With another \
+         tenant that lags the trigger has to look at the table of those, as it does during a rollout. The sent notifications \
+         are counted; that the trigger fires for a tenant that lags is checked before.",
         &["logins", "notifications sent"],
     ),
     (

@@ -13,7 +13,7 @@ use tenantd::{
     Config, Error, Result,
     daemon::Engine,
     fleet::{
-        Depth, Group, State, Tenant, census::LOOKED_AT, ledger, load::Load, requests, rollout,
+        Depth, Group, State, Tenant, glance::LOOKED_AT, ledger, load::Load, requests, rollout,
     },
     metrics::ReconcileOutcome,
     reconcile::{
@@ -152,11 +152,7 @@ pub(crate) async fn migrate(engine: &Engine, ids: Vec<String>, all: bool) -> Res
         }
     }
     if all {
-        let client = engine.reconciler.pool().get().await?;
-        if engine.reconciler.asynchronous() {
-            ledger::flush(&client).await?;
-        }
-        ledger::note_anybody(&client).await?;
+        failure = failure.or(settle(engine).await.err());
     }
     let tried = done.len();
     match (lock(&trouble).take().filter(|_| all), failure) {
@@ -166,6 +162,18 @@ pub(crate) async fn migrate(engine: &Engine, ids: Vec<String>, all: bool) -> Res
         (None, Some(error)) => Err(error),
         (None, None) => Ok(done),
     }
+}
+
+/// What a rollout ends with.
+async fn settle(engine: &Engine) -> Result<()> {
+    let client = engine.reconciler.pool().get().await?;
+    if engine.reconciler.asynchronous() {
+        ledger::flush(&client).await?;
+    }
+    if let Err(error) = ledger::note_anybody(&client).await {
+        tracing::debug!("a sweep will tell the login trigger: {error}");
+    }
+    Ok(())
 }
 
 /// Some tenants: what can be done for many at once, the others one by one.

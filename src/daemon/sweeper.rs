@@ -35,7 +35,7 @@ use crate::{
     error::Result,
     failpoint,
     fleet::{
-        Counts, Depth, Group, State, Tenant, Verifier, census::LOOKED_AT, ledger, requests, verify,
+        Counts, Depth, Group, State, Tenant, Verifier, glance::LOOKED_AT, ledger, requests, verify,
     },
     metrics::{Metrics, SweepKind},
     pg::Connection,
@@ -196,6 +196,14 @@ impl Sweeper {
         failpoint::pass("sweep.begins").await?;
         let loaded = self.reconciler.loaded();
         let found = self.look(&loaded, kind).await?;
+        let what = "note whether anybody is behind";
+        if !found.dropped
+            && let Err(error) = self
+                .ask(what, async |c| ledger::note_anybody(c).await)
+                .await
+        {
+            warn!("the next sweep will tell the login trigger: {error}");
+        }
         if kind == SweepKind::Full
             && let Err(error) = self.verify_some(&loaded).await
         {
@@ -272,10 +280,6 @@ impl Sweeper {
             self.tell(&counts);
             self.note_orphans(loaded, known).await?;
         }
-        self.ask("note whether anybody is behind", async |c| {
-            ledger::note_anybody(c).await
-        })
-        .await?;
         Ok(found)
     }
 

@@ -99,6 +99,11 @@ const MIGRATIONS: &[(i32, &str, &str)] = &[
         "any_behind",
         include_str!("../../migrations/control/0017_any_behind.sql"),
     ),
+    (
+        18,
+        "fewer_plans",
+        include_str!("../../migrations/control/0018_fewer_plans.sql"),
+    ),
 ];
 
 /// Version of the control schema that this program works with.

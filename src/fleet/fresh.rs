@@ -9,7 +9,10 @@ use super::fingerprint::{self, Fingerprint};
 use crate::{
     config,
     error::{During, Error, Result},
-    migrations::{Migration, Plan, Step, check::Names},
+    migrations::{
+        Migration, Plan, Step,
+        check::{Known, Names},
+    },
     pg::{
         Pool,
         ident::{self, Ident},
@@ -187,9 +190,10 @@ impl Build<'_> {
     }
 }
 
-/// All of these files.
+/// All of these files, for one transaction.
 fn pieces(files: &[Migration]) -> Vec<Piece<'_>> {
-    let pieces = files.iter().flat_map(Migration::pieces);
+    let mut known = Known::default();
+    let pieces = files.iter().flat_map(|file| file.pieces(&mut known));
     pieces.map(|piece| (piece.names, piece.sql)).collect()
 }
 

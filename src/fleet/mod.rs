@@ -7,6 +7,7 @@ pub mod control;
 pub mod fingerprint;
 mod fresh;
 pub mod gaps;
+pub mod glance;
 pub mod head;
 pub mod hold;
 pub mod instances;
@@ -26,7 +27,8 @@ pub mod trust;
 mod turn;
 pub mod verify;
 
-pub use census::{Census, Counts, Depth, Release, Which};
+pub use census::{Census, Counts, Release, Which};
+pub use glance::Depth;
 pub use registry::Registry;
 pub use state::{Group, State};
 pub use tenant::Tenant;

@@ -145,9 +145,7 @@ pub async fn claim(
     made: &str,
 ) -> Result<Option<String>, tokio_postgres::Error> {
     let sql = registry.render(
-        "SELECT tenantd.spare_claim(r.{id}::text, {schema}, {name}, $1, $2,
-                    pg_catalog.pg_try_advisory_xact_lock(pg_catalog.hashtextextended('tenantd:' || {schema}, 0)))
-         FROM {registry} r WHERE {filter} LIMIT 1",
+        "SELECT tenantd.spare_claim(r.{id}::text, {schema}, {name}, $1, $2) FROM {registry} r WHERE {filter} LIMIT 1",
         Scope::One,
     );
     let rows = client
@@ -173,7 +171,8 @@ pub async fn rehearse(client: &Client, registry: &Registry, digest: &str) -> Res
     claim(client, registry, None, digest, "")
         .await
         .during(what)?;
-    let sql = "SELECT tenantd.spare_claim('', '', NULL, '', '', false)";
+    // Made in no way that any spare was.
+    let sql = "SELECT tenantd.spare_claim('', '', NULL, '', '')";
     client.query_typed(sql, &[]).await.during(what)?;
     Ok(())
 }

@@ -6,7 +6,8 @@ use tokio_postgres::Row;
 
 use super::{
     breaker,
-    census::{Lagging, Release},
+    census::Release,
+    glance::Lagging,
     spare::Spare,
     state::{Group, State},
 };
@@ -94,6 +95,15 @@ impl Tenant {
             held_why: row.get("held_why"),
             stopped: row.get("stopped"),
             paused: row.get("paused"),
+        }
+    }
+
+    /// One that neither the ledger nor the catalog knows.
+    pub(super) fn newcomer(id: String, schema: String, name: Option<String>) -> Self {
+        Self {
+            name,
+            ordinal: Some(0),
+            ..Self::unknown(id, schema)
         }
     }
 

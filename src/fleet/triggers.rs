@@ -165,14 +165,18 @@ impl Trigger {
     fn function(&self) -> String {
         let (name, channel, column) = (self.name, self.channel, Ident(&self.column));
         let function = if self.is_login() {
-            // Called for each login while anybody is behind. So it is not SECURITY DEFINER, has no SET and takes no
-            // snapshot of its own, which cost more than what it reads; and all names are in full, because the search
-            // path is the application's.
+            // Called for each login. So it is not SECURITY DEFINER, has no SET and takes no snapshot of its own, which
+            // cost more than what it reads; and all names are in full, because the search path is the application's.
+            // While nobody is behind it only looks at a sequence, which fails where PUBLIC may not read it; a WHEN
+            // clause that did so would fail the statement.
             // A probe, not a look whether anybody lags: after a rollout the table is empty and full of dead rows.
             format!(
                 "LANGUAGE plpgsql STABLE AS $$
 BEGIN
     BEGIN
+        IF pg_catalog.pg_sequence_last_value('tenantd.any_behind') IS NULL THEN
+            RETURN NULL;
+        END IF;
         IF EXISTS (SELECT FROM tenantd.behind b
                    WHERE b.tenant_id OPERATOR(pg_catalog.=) NEW.{column}::pg_catalog.text)
            AND pg_catalog.pg_notification_queue_usage() OPERATOR(pg_catalog.<) 0.5 THEN
@@ -196,7 +200,7 @@ BEGIN
     END IF;"
             )
         };
-        // The WHEN clause of a login reads with the application's rights.
+        // A login reads with the application's rights.
         let grant = match self.is_login() {
             true => "GRANT SELECT ON SEQUENCE tenantd.any_behind TO PUBLIC;\n",
             false => "",
@@ -213,12 +217,12 @@ REVOKE ALL ON FUNCTION tenantd.{name}() FROM PUBLIC;
 
     fn create(&self) -> String {
         let when = match self.is_login() {
-            true => "pg_catalog.pg_sequence_last_value('tenantd.any_behind') IS NOT NULL".into(),
-            false => format!("tenantd.wakes(NEW.{}::text)", Ident(&self.column)),
+            true => String::new(),
+            false => format!("WHEN (tenantd.wakes(NEW.{}::text)) ", Ident(&self.column)),
         };
         format!(
             "CREATE OR REPLACE TRIGGER {name} AFTER {events} ON {table} FOR EACH ROW
-WHEN ({when}) EXECUTE FUNCTION tenantd.{name}();
+{when}EXECUTE FUNCTION tenantd.{name}();
 ",
             name = self.name,
             events = self.events,

@@ -32,7 +32,7 @@ use squawk_syntax::{
 
 pub use locks::{Lock, Locks, Mode};
 pub use outside::{Alone, Outside, Plain};
-pub use own::Names;
+pub use own::{Known, Names};
 
 /// The parser recurses once per nested bracket; its debug build overflows a 2 MB thread after a
 /// few hundred. This is address space, of which only what is used becomes memory.
@@ -73,8 +73,10 @@ pub struct Statement {
     pub alone: Option<Alone>,
     /// What it changes by a name without a schema: that has to be the tenant's own.
     pub changes: Names,
-    /// Whether that is not known from the statements before it.
-    pub look: bool,
+    /// What it creates by such a name, in the tenant's schema.
+    pub creates: Names,
+    /// After it, a name may lead elsewhere than before.
+    pub forgets: bool,
 }
 
 /// What reading a file tells about it.
@@ -173,19 +175,19 @@ fn inspect(text: &str) -> Parsed {
     let parse = SourceFile::parse(text);
     let root = parse.syntax_node();
     let lines = Lines::new(text);
-    let mut known = own::Known::default();
     let statements: Vec<(SyntaxNode, Statement)> = root
         .children()
         .filter(is_statement)
         .map(|node| {
-            let (changes, look) = known.next(&node);
+            let (changes, creates) = own::names(&node);
             let statement = Statement {
                 offset: start(&node),
                 end: node.text_range().end().into(),
                 line: lines.of(start(&node)),
                 alone: outside::alone(&node),
                 changes,
-                look,
+                creates,
+                forgets: own::forgets(&node),
             };
             (node, statement)
         })

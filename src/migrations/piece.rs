@@ -2,7 +2,7 @@
 
 use super::{
     Migration,
-    check::{Names, Statement},
+    check::{Known, Names, Statement},
 };
 use crate::pg::ident::{Literal, text_array};
 
@@ -20,20 +20,22 @@ pub struct Piece<'a> {
 }
 
 impl Migration {
-    /// The text for a transaction that holds all of the file, in pieces. Most files are one.
-    pub fn pieces(&self) -> Vec<Piece<'_>> {
+    /// The text for a transaction that holds all of the file, in pieces. Most files are one. `known`: from the files
+    /// before it in that transaction.
+    pub fn pieces(&self, known: &mut Known) -> Vec<Piece<'_>> {
         let (sql, statements) = self.in_transaction();
         let mut pieces = Vec::new();
+        let look: Vec<_> = statements.iter().map(|it| known.look_before(it)).collect();
         let (mut first, mut from) = (0, 0);
         for next in 1..=statements.len() {
             let end = match statements.get(next) {
-                Some(statement) if statement.look => statement.offset,
+                Some(statement) if look[next] => statement.offset,
                 Some(_) => continue,
                 None => sql.len(),
             };
             let statements = &statements[first..next];
             pieces.push(Piece {
-                names: statements[0].look.then_some(&statements[0].changes),
+                names: look[first].then_some(&statements[0].changes),
                 sql: &sql[from..end],
                 line: if from == 0 { 1 } else { statements[0].line },
                 statements,
@@ -64,11 +66,15 @@ mod tests {
     use super::*;
 
     fn cuts(text: &str) -> Vec<(usize, String)> {
+        cuts_behind(text, &mut Known::default())
+    }
+
+    fn cuts_behind(text: &str, known: &mut Known) -> Vec<(usize, String)> {
         let mut findings = Vec::new();
         let file = Migration::parse("1_a.sql", "1", "a", text.as_bytes(), &mut findings);
         assert_eq!(findings, [], "{text}");
         let file = file.unwrap();
-        let pieces = file.pieces();
+        let pieces = file.pieces(known);
         let whole: String = pieces.iter().map(|it| it.sql).collect();
         assert_eq!(whole, text);
         let asked = |it: &Piece<'_>| {
@@ -118,10 +124,26 @@ mod tests {
     }
 
     #[test]
-    fn what_was_known_is_asked_again_after_a_drop_a_rename_and_a_block() {
+    fn what_a_file_before_it_in_the_transaction_created_is_not_asked_about() {
+        let mut known = Known::default();
+        for (text, expected) in [
+            ("CREATE TABLE t (id int); CREATE INDEX i ON t (id);", vec![]),
+            ("ALTER TABLE t ADD x int; DROP INDEX i;", vec![]),
+            ("ALTER TABLE t ADD y int;", vec![(1, "t".to_owned())]),
+        ] {
+            assert_eq!(cuts_behind(text, &mut known), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn what_was_known_is_asked_again_after_whatever_may_take_it_away() {
         for change in [
             "DROP TABLE t",
             "ALTER TABLE t RENAME TO u",
+            "ALTER TABLE t ADD CONSTRAINT k PRIMARY KEY USING /* this */ INDEX i",
+            "ALTER TABLE IF EXISTS t ADD y int",
+            "INSERT INTO u VALUES (1)",
+            "WITH gone AS (DELETE FROM u RETURNING 1) SELECT 1",
             "DO $$ BEGIN END $$",
         ] {
             let found = cuts(&format!("CREATE TABLE t (id int);\n{change};\nTRUNCATE t;"));

@@ -17,7 +17,7 @@ use super::{
 use crate::{
     migrations::{
         Migration,
-        check::{Names, Statement},
+        check::{Known, Names, Statement},
     },
     pg::ident::{Ident, Literal, Nullable, text_array},
 };
@@ -55,8 +55,9 @@ impl Message {
             if files.iter().any(|file| file.opaque) {
                 message.ours(BEFORE, 1);
             }
+            let mut known = Known::default();
             for file in files {
-                message.file(work, file);
+                message.file(work, file, &mut known);
             }
             message.close(work, &namespace, files);
             digest = files.last().map(|file| file.digest.as_str());
@@ -229,8 +230,8 @@ impl Message {
         );
     }
 
-    fn file(&mut self, work: Work<'_>, file: &Migration) {
-        for piece in file.pieces() {
+    fn file(&mut self, work: Work<'_>, file: &Migration, known: &mut Known) {
+        for piece in file.pieces(known) {
             if let Some(names) = piece.names {
                 self.look_up(work, file, names, piece.statements[0].line);
             }

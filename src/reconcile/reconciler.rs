@@ -264,7 +264,15 @@ impl Reconciler {
         {
             return Ok(outcome);
         }
-        let Some(tenant) = loaded.census.tenant(&connection, id).await? else {
+        let newcomer = match reason {
+            Reason::Insert => loaded.census.newcomer(&connection, id).await?,
+            _ => None,
+        };
+        let tenant = match newcomer {
+            Some(tenant) => Some(tenant),
+            None => loaded.census.tenant(&connection, id).await?,
+        };
+        let Some(tenant) = tenant else {
             debug!("no such tenant in the registry");
             return Ok(Outcome::without_tenant(start));
         };

@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     fleet::{Release, Tenant},
-    migrations::{Markers, Migration, Plan, Step},
+    migrations::{Markers, Migration, Plan, Step, check::Known},
 };
 
 /// Brings one schema from what was observed to the released head.
@@ -102,7 +102,9 @@ impl Runner for SqlFiles {
 
     fn together(&self, release: &Release, plan: &Plan) -> Option<&Settings> {
         let shares = |file: &Migration| {
-            !file.opaque && file.markers == Markers::default() && file.pieces().len() == 1
+            !file.opaque
+                && file.markers == Markers::default()
+                && file.pieces(&mut Known::default()).len() == 1
         };
         let all = plan.steps.iter().all(|step| !step.is_outside())
             && plan.files(release.set.files()).all(shares);

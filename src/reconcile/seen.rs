@@ -10,7 +10,7 @@ use std::{
 use tokio::time::Instant;
 
 use super::queue::Key;
-use crate::fleet::census::{LOOKED_AT, Lagging};
+use crate::fleet::glance::{LOOKED_AT, Lagging};
 
 /// How long that is worth something: the guard does not ask the registry.
 const FRESH: Duration = Duration::from_secs(5);

@@ -15,7 +15,7 @@ use tokio_postgres::error::DbError;
 
 use crate::{
     fleet::{Release, Tenant},
-    migrations::Migration,
+    migrations::{Migration, check::Known},
     pg::ident::{Literal, search_path, text_array},
 };
 
@@ -82,7 +82,7 @@ impl Together<'_> {
 
     fn begin(&self, sql: &mut String, which: &str) {
         let set = |name, value| format!(", pg_catalog.set_config('{name}', '{value}', true)");
-        let (file, names) = (self.file, self.file.pieces()[0].names);
+        let (file, names) = (self.file, self.file.pieces(&mut Known::default())[0].names);
         let role = self.settings.role.as_deref().map(Literal);
         let mut more = String::new();
         if self.settings.yields_deadlocks {

@@ -120,8 +120,14 @@ pub(crate) async fn a_login_to_a_current_tenant_notifies_nobody() {
     app.tenant(1).await;
     app.all_ready(&daemon, [1]).await;
     let mut heard = app.listen("dashboard_login").await;
-    for _ in 0..10 {
-        app.login(1).await;
+    for somebody_is_behind in [false, true] {
+        app.run(&format!(
+            "SELECT setval('tenantd.any_behind', 1, {somebody_is_behind})"
+        ))
+        .await;
+        for _ in 0..10 {
+            app.login(1).await;
+        }
     }
     assert!(heard.so_far().await.is_empty());
     until("the daemon to have heard the end", async || {

@@ -347,6 +347,34 @@ async fn the_application_works_on_when_the_control_schema_was_dropped_by_hand() 
 }
 
 #[tokio::test]
+async fn the_application_logs_in_where_it_may_not_read_who_is_behind() {
+    let app = App::new("restored without privileges").await;
+    let role = format!("web_{}", app.db.name);
+    app.run(&format!(
+        "CREATE ROLE {role}; GRANT INSERT ON public.logins TO {role}"
+    ))
+    .await;
+    let taken = [
+        "SELECT ON SEQUENCE tenantd.any_behind",
+        "SELECT ON tenantd.behind",
+        "USAGE ON SCHEMA tenantd",
+    ];
+    app.run(&lag(&["1"])).await;
+    for right in taken {
+        app.run(&format!("REVOKE {right} FROM PUBLIC")).await;
+        let web = app.db.connect().await;
+        web.batch_execute(&format!(
+            "BEGIN; SET LOCAL ROLE {role}; INSERT INTO public.logins (tenant_id) VALUES (1); COMMIT"
+        ))
+        .await
+        .unwrap();
+    }
+    assert_eq!(app.ask("SELECT count(*) FROM public.logins").await, "3");
+    app.run(&format!("DROP OWNED BY {role}; DROP ROLE {role}"))
+        .await;
+}
+
+#[tokio::test]
 async fn the_application_works_on_when_a_column_of_the_trigger_is_renamed() {
     let app = App::new("renamed column").await;
     app.sql

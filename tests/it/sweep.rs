@@ -260,7 +260,7 @@ async fn a_trigger_that_does_not_fire_is_told_with_what_mends_it() {
         app.tenantd(&["install"]).ok();
         missing(0.0, "").await;
     }
-    // Logins of the application's roles would fail, or be silent.
+    // Logins of the application's roles are silent then.
     app.run("REVOKE SELECT ON SEQUENCE tenantd.any_behind FROM PUBLIC")
         .await;
     missing(1.0, "trigger tenantd_login on public.logins is another").await;

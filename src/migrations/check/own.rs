@@ -3,14 +3,14 @@
 //! A name without a schema is looked up on the search path, where the tenant's schema comes first and others
 //! follow: `ALTER TABLE plans` alters the `plans` that all share where the tenant has none. Which one it
 //! would be is not in the text, so it is asked right before the statement (`tenantd.inside`). What an
-//! earlier statement of the file created, or was asked about, is not asked again: most files ask once, or
-//! never. To ask takes some 30 µs of the server's time, in the same message. Rows are not meant: INSERT, UPDATE, DELETE and MERGE may lead to a shared table.
+//! earlier statement of the transaction created, or was asked about, is not asked again: most files ask once, or
+//! never, and those of a new tenant hardly ever. To ask takes some 30 µs of the server's time, in the same message. Rows are not meant: INSERT, UPDATE, DELETE and MERGE may lead to a shared table.
 
 use std::collections::BTreeSet;
 
 use squawk_syntax::{SyntaxKind, SyntaxNode, ast};
 
-use super::{calls, names, tokens, walk};
+use super::{Statement, calls, names, tokens, walk};
 
 /// Names without a schema.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -37,42 +37,63 @@ impl Names {
     }
 }
 
-/// What is known to lie in the tenant's schema, statement by statement.
-#[derive(Default)]
-pub(super) struct Known(Names);
+/// What is known to lie in the tenant's schema, statement by statement of one transaction.
+#[derive(Debug, Default)]
+pub struct Known(Names);
 
 impl Known {
-    /// The names that the next statement changes, and whether they have to be looked up before it.
-    pub(super) fn next(&mut self, statement: &SyntaxNode) -> (Names, bool) {
-        let (mut changed, mut created) = (Names::default(), Names::default());
-        for node in walk(statement.clone()).filter(|node| changes_objects(node.kind())) {
-            for name in names::targets(&node) {
-                sort(&name, &mut changed, &mut created);
-            }
-        }
-        let look = !changed.within(&self.0);
-        if forgets(statement) {
+    /// Whether what the next statement changes has to be looked up before it.
+    pub fn look_before(&mut self, statement: &Statement) -> bool {
+        let look = !statement.changes.within(&self.0);
+        if statement.forgets {
             self.0 = Names::default();
         } else {
-            self.0.extend(&changed);
-            self.0.extend(&created);
+            self.0.extend(&statement.changes);
+            self.0.extend(&statement.creates);
         }
-        (changed, look)
+        look
     }
 }
 
-fn changes_objects(kind: SyntaxKind) -> bool {
-    let rows = matches!(
-        kind,
-        SyntaxKind::INSERT | SyntaxKind::UPDATE | SyntaxKind::DELETE | SyntaxKind::MERGE
-    );
-    names::has_targets(kind) && !rows
+/// What a statement changes, and what it creates.
+pub(super) fn names(statement: &SyntaxNode) -> (Names, Names) {
+    let (mut changed, mut created) = (Names::default(), Names::default());
+    for node in walk(statement.clone()).filter(|node| changes_objects(node.kind())) {
+        for name in names::targets(&node) {
+            sort(&name, &mut changed, &mut created);
+        }
+    }
+    (changed, created)
 }
 
-/// After it, a name may lead elsewhere than before.
-fn forgets(statement: &SyntaxNode) -> bool {
-    let removes = |it: SyntaxKind| matches!(it, SyntaxKind::DROP_KW | SyntaxKind::RENAME_KW);
-    calls::is_opaque(statement) || tokens(statement).any(|it| removes(it.kind()))
+fn changes_objects(kind: SyntaxKind) -> bool {
+    names::has_targets(kind) && !writes_rows(kind)
+}
+
+fn writes_rows(kind: SyntaxKind) -> bool {
+    matches!(
+        kind,
+        SyntaxKind::INSERT | SyntaxKind::UPDATE | SyntaxKind::DELETE | SyntaxKind::MERGE
+    )
+}
+
+/// After it, a name may lead elsewhere than before: an object was dropped or renamed, which an index is too that becomes
+/// a constraint; rows were written, which calls triggers; or `IF EXISTS` passed over what was not there.
+pub(super) fn forgets(statement: &SyntaxNode) -> bool {
+    let words: Vec<_> = tokens(statement)
+        .map(|it| it.kind())
+        .filter(|it| !it.is_trivia())
+        .collect();
+    let pairs = [
+        [SyntaxKind::USING_KW, SyntaxKind::INDEX_KW],
+        [SyntaxKind::IF_KW, SyntaxKind::EXISTS_KW],
+    ];
+    calls::is_opaque(statement)
+        || [SyntaxKind::DROP_KW, SyntaxKind::RENAME_KW]
+            .iter()
+            .any(|it| words.contains(it))
+        || words.windows(2).any(|two| pairs.iter().any(|it| it == two))
+        || walk(statement.clone()).any(|it| writes_rows(it.kind()))
 }
 
 /// Adds the name to those that must be there or to those that then are. Others (functions, operators,
