@@ -167,8 +167,9 @@ impl Trigger {
         let function = if self.is_login() {
             // Called for each login. So it is not SECURITY DEFINER, has no SET and takes no snapshot of its own, which
             // cost more than what it reads; and all names are in full, because the search path is the application's.
-            // While nobody is behind it only looks at a sequence, which fails where PUBLIC may not read it; a WHEN
-            // clause that did so would fail the statement.
+            // While nobody is behind it only looks at a sequence, in a condition of its own, because one with a query
+            // in it is planned. It fails where PUBLIC may not read the sequence; in a WHEN clause that would fail the
+            // statement.
             // A probe, not a look whether anybody lags: after a rollout the table is empty and full of dead rows.
             format!(
                 "LANGUAGE plpgsql STABLE AS $$

@@ -1,6 +1,6 @@
 //! From a notification to a migrated schema, and what notifications must never do.
 
-use crate::support::{App, daemon::FULL_SWEEPS, until};
+use crate::support::{App, app::lag, daemon::FULL_SWEEPS, until};
 
 #[tokio::test]
 pub(crate) async fn an_inserted_tenant_gets_its_schema_and_the_application_hears_of_it() {
@@ -184,9 +184,8 @@ async fn logins_look_on_while_somebody_who_lags_is_not_committed_yet() {
         .await;
     };
     let other = app.db.connect().await;
-    let lags =
-        "BEGIN; INSERT INTO tenantd.behind VALUES ('1'); SELECT setval('tenantd.any_behind', 1)";
-    other.batch_execute(lags).await.unwrap();
+    let lags = format!("BEGIN; {}", lag(&["1"]));
+    other.batch_execute(&lags).await.unwrap();
     sweep().await;
     assert_eq!(app.ask(LOGINS_LOOK).await, "t");
     other.batch_execute("COMMIT").await.unwrap();

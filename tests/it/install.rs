@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use crate::support::{
     App,
+    app::lag,
     database::TestDb,
     more::{finish, listen},
     until,
@@ -260,14 +261,6 @@ async fn heard(db: &TestDb, statements: &[&str]) -> Vec<String> {
             payload => all.push(payload),
         }
     }
-}
-
-/// Has these tenants lag, for a login of theirs.
-fn lag(ids: &[&str]) -> String {
-    format!(
-        "INSERT INTO tenantd.behind VALUES ('{}'); SELECT setval('tenantd.any_behind', 1)",
-        ids.join("'), ('")
-    )
 }
 
 #[tokio::test]

@@ -380,3 +380,11 @@ impl Ran {
 pub fn repository(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
 }
+
+/// SQL that has these tenants lag, for a login of theirs.
+pub fn lag(ids: &[&str]) -> String {
+    format!(
+        "INSERT INTO tenantd.behind VALUES ('{}'); SELECT setval('tenantd.any_behind', 1)",
+        ids.join("'), ('")
+    )
+}
