@@ -104,6 +104,11 @@ const MIGRATIONS: &[(i32, &str, &str)] = &[
         "fewer_plans",
         include_str!("../../migrations/control/0018_fewer_plans.sql"),
     ),
+    (
+        19,
+        "by_index",
+        include_str!("../../migrations/control/0019_by_index.sql"),
+    ),
 ];
 
 /// Version of the control schema that this program works with.

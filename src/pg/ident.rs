@@ -60,6 +60,10 @@ pub fn text_array<'a>(items: impl IntoIterator<Item = &'a str>) -> String {
     format!("{}::pg_catalog.text[]", Literal(&array))
 }
 
+/// Stands behind one text argument of a call that also has arguments of type `name`, and be it NULL: from those, all
+/// text in a PL/pgSQL function gets the collation `C`, and no index over a column of the database's collation serves it.
+pub const OF_DATABASE: &str = "COLLATE pg_catalog.\"default\"";
+
 /// A `search_path` of quoted entries, `{schema}` standing for the tenant's; `pg_temp` comes last, or it
 /// would come first without being named.
 pub fn search_path(schema: &str, entries: &[String]) -> String {

@@ -46,36 +46,37 @@ impl Options {
     }
 }
 
-/// Whether a working connection is a session of its own: whatever it sends is done by one process of the
-/// server, which does nothing for others. A pooler connects by itself, so our start-up options do not reach
-/// the server: it refuses them, leaves them out, or sets them later.
-///
-/// # Errors
-/// When the server does not answer.
-pub async fn is_own(client: &Client) -> Result<bool> {
-    let rows = client
-        .query_typed(
-            "SELECT source = 'client' FROM pg_catalog.pg_settings WHERE name = 'idle_in_transaction_session_timeout'",
-            &[],
-        )
-        .await
-        .during("look for a pooler")?;
-    Ok(rows.first().is_some_and(|row| row.get(0)))
+/// What is to be known of a session before it is worked in.
+#[derive(Clone, Copy, Debug)]
+pub struct Session {
+    /// Whatever is sent is done by one process of the server, at once, and it does nothing for others: no pooler is in
+    /// between. A pooler connects by itself, so our start-up options do not reach the server: it refuses them, leaves
+    /// them out, or sets them later.
+    pub own: bool,
+    /// pg_stat_statements counts each `SET`, with an entry for each value.
+    pub counts_settings: bool,
 }
 
-/// Whether pg_stat_statements counts `SET` in this session, with an entry for each value.
-///
-/// # Errors
-/// When the server does not answer.
-pub async fn counts_settings(client: &Client) -> Result<bool> {
-    let rows = client
-        .query_typed(
-            "SELECT coalesce(pg_catalog.current_setting('pg_stat_statements.track_utility', true), 'off') <> 'off'",
-            &[],
-        )
-        .await
-        .during("ask whether pg_stat_statements is there")?;
-    Ok(rows[0].get(0))
+impl Session {
+    /// Asks the server.
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub async fn of(client: &Client) -> Result<Self> {
+        let rows = client
+            .query_typed(
+                "SELECT source = 'client', coalesce(pg_catalog.current_setting('pg_stat_statements.track_utility', true), 'off') <> 'off'
+                 FROM pg_catalog.pg_settings WHERE name = 'idle_in_transaction_session_timeout'",
+                &[],
+            )
+            .await
+            .during("look for a pooler")?;
+        let row = rows.first();
+        Ok(Self {
+            own: row.is_some_and(|row| row.get(0)),
+            counts_settings: row.is_some_and(|row| row.get(1)),
+        })
+    }
 }
 
 /// A value in the `options` start-up parameter: blanks and backslashes escaped.

@@ -19,7 +19,7 @@ use crate::{
         Migration,
         check::{Known, Names, Statement},
     },
-    pg::ident::{Ident, Literal, Nullable, text_array},
+    pg::ident::{Ident, Literal, Nullable, OF_DATABASE, text_array},
 };
 
 /// Opened before files that hold code we cannot read, fetched by `tenantd.record`: the locks of the
@@ -154,7 +154,7 @@ impl Message {
                  pg_catalog.set_config('statement_timeout', '{statement}ms', true), \
                  pg_catalog.set_config('standard_conforming_strings', 'on', true), \
                  pg_catalog.pg_try_advisory_xact_lock_shared({RUNNING}, {first}){more}; \
-                 {spare}SELECT tenantd.guard({id}, {name}, {digest}, {namespace}, pg_catalog.current_schema())",
+                 {spare}SELECT tenantd.guard({id} {OF_DATABASE}, {name}, {digest}, {namespace}, pg_catalog.current_schema())",
                 path = Literal(&work.search_path()),
                 lock = work.envelope.lock_timeout.as_millis(),
                 statement = work.statement_timeout(files),
@@ -285,7 +285,7 @@ impl Message {
         let at_head = last.ordinal >= release.head;
         self.ours(
             &format!(
-                "SELECT tenantd.record({id}, {schema}, {name}, {namespace}, {versions}, {checksums}, \
+                "SELECT tenantd.record({id} {OF_DATABASE}, {schema}, {name}, {namespace}, {versions}, {checksums}, \
                  ARRAY[{ordinals}], {digest}, pg_catalog.current_schema(), \
                  pg_catalog.current_setting('search_path'), {user}, {path}, {expected}, {look}, {at_head}, {notify}, {instance})",
                 id = Literal(&tenant.id),

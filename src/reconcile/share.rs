@@ -17,7 +17,7 @@ use super::{
 use crate::{
     fleet::Tenant,
     metrics::ReconcileOutcome,
-    pg::{pool::Held, session},
+    pg::{pool::Held, session::Session},
 };
 
 /// Faults of tenants that a batch bears: beyond, more of it fails than is shared.
@@ -55,7 +55,7 @@ struct Way<'a> {
     connection: &'a Held,
     loaded: &'a Loaded,
     looked_at: bool,
-    counted: bool,
+    session: Session,
 }
 
 impl Reconciler {
@@ -73,7 +73,7 @@ impl Reconciler {
             loaded,
             looked_at: batch.looked_at,
             // Not once and for all: a restarted server may count what it did not before.
-            counted: session::counts_settings(&connection).await.ok()?,
+            session: Session::of(&connection).await.ok()?,
         };
         let mut faults = 0;
         while !tenants.is_empty() {
@@ -153,7 +153,7 @@ impl Reconciler {
                     before: &digest,
                     file,
                     asynchronous: self.asynchronous(),
-                    counted: way.counted,
+                    counted: way.session.counts_settings,
                 };
                 let start = Instant::now();
                 let fault = self.send(way, &together).await.err();
@@ -189,7 +189,13 @@ impl Reconciler {
         let _running = self.enter(&together.tenants[0].schema, cancel.clone());
         let sending = apply::send(connection, &sql);
         tokio::pin!(sending);
-        let Ok((answered, result)) = timeout(HOLD, &mut sending).await else {
+        // A pooler lets it wait for a session first, which holds nobody up, and PgBouncer 1.18 may end at a cancel
+        // whose client does not wait for the answer (pgbouncer#801): the server bounds each statement there.
+        let ended = match way.session.own {
+            true => timeout(HOLD, &mut sending).await,
+            false => Ok((&mut sending).await),
+        };
+        let Ok((answered, result)) = ended else {
             // It may have come to its end meanwhile: those tenants are looked at again.
             let ended = timeout(CONFIRM, async { tokio::join!(cancel.send(), sending) }).await;
             let culprit = ended

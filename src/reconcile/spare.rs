@@ -22,7 +22,7 @@ use crate::{
     },
     metrics::ReconcileOutcome,
     migrations::{MigrationSet, Step, keeps_name},
-    pg::{pool::Held, session},
+    pg::{pool::Held, session::Session},
 };
 
 /// The spares as far as this daemon knows.
@@ -242,7 +242,7 @@ impl Reconciler {
         let plan = self.runner().plan(release, &tenant);
         let way = self.pool().direct().unwrap_or(self.pool());
         let connection = Held::new(way.get().await?);
-        if plan.steps.iter().any(Step::is_outside) && !session::is_own(&connection).await? {
+        if plan.steps.iter().any(Step::is_outside) && !Session::of(&connection).await?.own {
             return Err(Error::Refused(
                 "a spare takes several transactions in one session, and a pooler is in between: set \
                  database.listen_url to an address past it"

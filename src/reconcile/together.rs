@@ -16,7 +16,7 @@ use tokio_postgres::error::DbError;
 use crate::{
     fleet::{Release, Tenant},
     migrations::{Migration, check::Known},
-    pg::ident::{Literal, search_path, text_array},
+    pg::ident::{Literal, OF_DATABASE, search_path, text_array},
 };
 
 use super::{quick::HOLD, work::Settings};
@@ -55,7 +55,7 @@ impl Together<'_> {
             .map(|tenant| tenant.namespace.unwrap_or(0));
         let namespaces: Vec<_> = namespaces.map(|oid| oid.to_string()).collect();
         let which = format!(
-            "{tenants}, {schemas}, '{{{}}}'::pg_catalog.oid[], {}",
+            "{tenants} {OF_DATABASE}, {schemas}, '{{{}}}'::pg_catalog.oid[], {}",
             namespaces.join(","),
             Literal(self.before)
         );

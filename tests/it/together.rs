@@ -45,6 +45,35 @@ async fn a_quick_file_takes_many_tenants_forward_in_few_transactions() {
 }
 
 #[tokio::test]
+async fn a_tenant_is_found_by_an_index_alone_and_among_others() {
+    let app = App::current("by_index", 60).await;
+    // Sixty rows would be read whole where an index serves, too.
+    app.run(&format!(
+        "ALTER DATABASE {} SET enable_seqscan = off",
+        app.db.name
+    ))
+    .await;
+    app.migration("0003_colour.sql", QUICK);
+    app.migration("0004_alone.sql", "UPDATE items SET colour = 'red';");
+    app.tenantd(&["migrate", "--all"]).ok();
+    assert!(transactions(&app).await < 60);
+    let reads = async |which: &str| {
+        let sum = format!(
+            "SELECT sum({which}) FROM pg_stat_user_tables
+             WHERE schemaname = 'tenantd' AND relname IN ('tenant', 'behind')"
+        );
+        app.ask(&sum).await.parse::<i64>().unwrap()
+    };
+    until("the reads to be counted", async || {
+        let counted = reads("idx_scan").await;
+        (counted > 120, counted.to_string())
+    })
+    .await;
+    let whole = reads("seq_scan").await;
+    assert!(whole < 60, "{whole}");
+}
+
+#[tokio::test]
 async fn a_daemon_shares_transactions_too_and_obeys_the_role_of_the_files() {
     let app = App::new("shared_role").await;
     let role = format!("files_{}", app.db.name);

@@ -18,7 +18,7 @@ use crate::{
     pg::{
         Connection,
         pool::{self, Held},
-        session,
+        session::Session,
     },
 };
 
@@ -73,7 +73,7 @@ impl Reconciler {
             tenant: None,
         };
         if let Some(step) = outside
-            && !session::is_own(&connection).await?
+            && !Session::of(&connection).await?.own
         {
             drop(connection);
             let what = (release, &tenant, &step.files(release.set.files())[0]);
