@@ -12,9 +12,7 @@ use serde::Serialize;
 use tenantd::{
     Config, Error, Result,
     daemon::Engine,
-    fleet::{
-        Depth, Group, State, Tenant, glance::LOOKED_AT, ledger, load::Load, requests, rollout,
-    },
+    fleet::{Depth, Group, State, Tenant, ledger, load::Load, requests, rollout},
     metrics::ReconcileOutcome,
     reconcile::{
         Outcome, Reason, Taken,
@@ -292,9 +290,8 @@ async fn migrate_all(engine: &Engine) -> Result<Vec<Line>> {
     let loaded = engine.reconciler.loaded();
     let (mut ids, mut after) = (Vec::new(), None);
     loop {
-        let (census, start) = (&loaded.census, Instant::now());
-        let glance = census
-            .glance(&client, Depth::Heads, after.as_deref(), LOOKED_AT)
+        let (start, glance) = loaded
+            .glance(&client, Depth::Heads, after.as_deref())
             .await?;
         ids.extend(glance.lagging.iter().map(|it| it.id.clone()));
         loaded.seen.put(start, glance.lagging);

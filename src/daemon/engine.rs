@@ -1,7 +1,7 @@
 //! What the daemon and the commands share: connections, the loaded set and the reconciler, set up from
 //! the configuration.
 
-use std::sync::Arc;
+use std::{future::ready, sync::Arc};
 
 use tokio::sync::Mutex;
 use tokio_postgres::Client;
@@ -167,8 +167,9 @@ impl Engine {
             // Said before it is done, so that an older daemon that starts meanwhile sees it.
             instances::announce(&client, &own(&instance, &release)).await?;
         }
+        let loaded = Loaded::new(registry, release);
         let publishes = !manual && matches!(purpose, Purpose::Apply | Purpose::Serve);
-        let outdone = publishes && publish(&mut client, &release, &instance).await?;
+        let outdone = publishes && publish(&mut client, &pool, &loaded, &instance).await?;
         drop(client);
         let limits = Limits {
             retry: config.retry.clone(),
@@ -178,7 +179,6 @@ impl Engine {
             asynchronous: config.rollout.durability == Durability::Fast,
             sharing: sharing(&config),
         };
-        let loaded = Loaded::new(registry, release);
         let reconciler = Arc::new(Reconciler::new(
             pool,
             Arc::new(SqlFiles { settings }),
@@ -227,7 +227,7 @@ impl Engine {
             return Ok(false);
         }
         let mut client = self.reconciler.pool().get().await?;
-        let kept = head::publish(&mut client, release, &self.instance).await?;
+        let kept = head::publish(&mut client, release, &self.instance, ready(())).await?;
         *outdone = kept.is_some();
         Ok(kept.is_none())
     }
@@ -311,18 +311,21 @@ impl Engine {
             *followed = None;
         }
         instances::announce(&client, &own(&self.instance, &release)).await?;
-        if !self.manual() {
-            *outdone = publish(&mut client, &release, &self.instance).await?;
-        }
         let registry = self.reconciler.loaded().census.registry().clone();
-        self.reconciler.load(Loaded::new(registry, release));
+        let loaded = Loaded::new(registry, release);
+        if !self.manual() {
+            let pool = self.reconciler.pool();
+            *outdone = publish(&mut client, pool, &loaded, &self.instance).await?;
+        }
+        self.reconciler.load(loaded);
         Ok(())
     }
 }
 
-/// Publishes the set; whether a newer one stays in its place.
-async fn publish(client: &mut Client, release: &Release, by: &str) -> Result<bool> {
-    let kept = head::publish(client, release, by).await?;
+/// Publishes the set, and looks meanwhile who will lag; whether a newer one stays in its place.
+async fn publish(client: &mut Client, pool: &Pool, loaded: &Loaded, by: &str) -> Result<bool> {
+    let release = &loaded.release;
+    let kept = head::publish(client, release, by, loaded.look_ahead(pool)).await?;
     if let Some(why) = &kept {
         tracing::warn!(
             "{why}: tenants that have more are left alone, new ones are built at ours; a rollback is \

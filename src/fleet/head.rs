@@ -1,7 +1,13 @@
 //! The released head: which set the fleet is to have, and up to which version. It is moved by who loads a set
 //! (`mode = "auto"`) or by a person (`tenantd release`); the rows of `tenantd.migration` are the list it stands in.
 
-use tokio_postgres::{Client, Transaction, types::Type};
+use std::future::{Future, ready};
+
+use tokio::join;
+use tokio_postgres::{
+    Client, Transaction,
+    types::{ToSql, Type},
+};
 
 use super::{census::Release, instances::HEARTBEAT_COUNTS};
 use crate::{
@@ -45,11 +51,17 @@ pub async fn released(client: &Client, set: &MigrationSet) -> Result<Option<Rele
 }
 
 /// Publishes the loaded set and releases its head; or returns why not: a daemon that runs has released a head
-/// that goes on from this one. Taking it back is then not ours to decide.
+/// that goes on from this one. Taking it back is then not ours to decide. `meanwhile` is done beside it where files are
+/// new: to write down who lags takes the server a while.
 ///
 /// # Errors
 /// When the database does not answer.
-pub async fn publish(client: &mut Client, release: &Release, by: &str) -> Result<Option<String>> {
+pub async fn publish(
+    client: &mut Client,
+    release: &Release,
+    by: &str,
+    meanwhile: impl Future<Output = ()>,
+) -> Result<Option<String>> {
     let what = what(release);
     let head = release.head();
     let transaction = begin(client, &what).await?;
@@ -72,7 +84,7 @@ pub async fn publish(client: &mut Client, release: &Release, by: &str) -> Result
             head.version
         )));
     }
-    replace(&transaction, release, by, &what).await?;
+    replace(&transaction, release, by, &what, meanwhile).await?;
     transaction.commit().await.during(what)?;
     Ok(None)
 }
@@ -90,7 +102,7 @@ pub async fn first(client: &mut Client, release: &Release, by: &str) -> Result<b
     {
         return Ok(false);
     }
-    replace(&transaction, release, by, &what).await?;
+    replace(&transaction, release, by, &what, ready(())).await?;
     transaction.commit().await.during(what)?;
     Ok(true)
 }
@@ -114,7 +126,7 @@ pub async fn release(
     {
         return Ok(Some(now));
     }
-    replace(&transaction, release, by, &what).await?;
+    replace(&transaction, release, by, &what, ready(())).await?;
     transaction.commit().await.during(what)?;
     Ok(None)
 }
@@ -147,6 +159,7 @@ async fn replace(
     release: &Release,
     by: &str,
     what: &str,
+    meanwhile: impl Future<Output = ()>,
 ) -> Result<()> {
     let files = release.set.files();
     let ordinals: Vec<i32> = (1..).take(files.len()).collect();
@@ -157,7 +170,7 @@ async fn replace(
         )
         .await
         .during(what)?;
-    transaction
+    let new = transaction
         .execute_typed(
             "INSERT INTO tenantd.migration (ordinal, version, name, checksum, digest)
              SELECT * FROM ROWS FROM (
@@ -178,18 +191,17 @@ async fn replace(
         .batch_execute("LOCK TABLE tenantd.behind IN SHARE ROW EXCLUSIVE MODE")
         .await
         .during(what)?;
-    let head = release.head();
-    transaction
-        .execute_typed(
-            include_str!("release.sql"),
-            &[
-                (&ordinal(release), Type::INT4),
-                (&head.version, Type::TEXT),
-                (&head.digest, Type::TEXT),
-                (&by, Type::TEXT),
-            ],
-        )
-        .await
-        .during(what)?;
-    Ok(())
+    let (head, ordinal) = (release.head(), ordinal(release));
+    let parameters: [(&(dyn ToSql + Sync), Type); 4] = [
+        (&ordinal, Type::INT4),
+        (&head.version, Type::TEXT),
+        (&head.digest, Type::TEXT),
+        (&by, Type::TEXT),
+    ];
+    let releasing = transaction.execute_typed(include_str!("release.sql"), &parameters);
+    let released = match new {
+        0 => releasing.await,
+        _ => join!(releasing, meanwhile).0,
+    };
+    released.during(what).map(drop)
 }

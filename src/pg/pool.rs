@@ -21,7 +21,7 @@ use super::{
     connect::Opener,
     conninfo::Target,
     primary::{self, Seen},
-    session::Options,
+    session::{Options, Session},
     tls::Tls,
 };
 use crate::error::{Error, Result, asks_for_password, explain};
@@ -54,6 +54,8 @@ pub struct Pool {
     /// How long making a connection may take.
     patience: Duration,
     told: Arc<Mutex<Told>>,
+    /// What its connections lead to, as the newest of them was told.
+    session: Arc<Mutex<Option<Session>>>,
     /// Held by who makes a connection while nobody knows whether that works.
     first: Arc<sync::Mutex<()>>,
     /// Another way to the same server, past a transaction pooler.
@@ -154,6 +156,7 @@ impl Pool {
             size,
             patience: target.patience(),
             told: Arc::default(),
+            session: Arc::default(),
             first: Arc::default(),
             direct: None,
         })
@@ -290,6 +293,25 @@ impl Pool {
         Cancel::new(connection.cancel_token(), self.tls.clone())
     }
 
+    /// What is to be known of this connection's session: asked once a connection, because the next may lead elsewhere.
+    ///
+    /// # Errors
+    /// When the server does not answer.
+    pub async fn session(&self, connection: &Connection) -> Result<Session> {
+        let known = || {
+            self.session
+                .lock()
+                .expect("no code panics while it holds this lock")
+        };
+        let before = known().filter(|_| !is_fresh(connection));
+        if let Some(session) = before {
+            return Ok(session);
+        }
+        let session = Session::of(connection).await?;
+        *known() = Some(session);
+        Ok(session)
+    }
+
     /// The server that its connections have seen.
     pub fn server(&self) -> &Arc<Seen> {
         &self.seen
@@ -306,6 +328,11 @@ impl Pool {
         self.inner.close();
         self.direct.iter().for_each(|direct| direct.close());
     }
+}
+
+/// Whether this is the first loan of a connection: its server process has read no catalog yet.
+pub fn is_fresh(connection: &Connection) -> bool {
+    Connection::metrics(connection).recycle_count == 0
 }
 
 fn took_too_long(operation: &str) -> Error {

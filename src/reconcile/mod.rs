@@ -1,5 +1,6 @@
 //! Bringing one tenant to head: which is next, what to do, doing it, and what a failure means.
 
+mod ahead;
 pub mod apply;
 pub mod batch;
 pub mod brake;

@@ -13,6 +13,7 @@ use tokio_postgres::types::Type;
 use tracing::{debug, warn};
 
 use super::{
+    ahead::Ahead,
     brake::BrakeReason,
     breaker::Tally,
     causes::Causes,
@@ -47,6 +48,8 @@ pub struct Loaded {
     pub quick: Quick,
     /// Who was seen to lag behind it.
     pub seen: Seen,
+    /// The beginning of the fleet, where it was looked at ahead.
+    pub(super) ahead: Ahead,
 }
 
 impl Loaded {
@@ -57,6 +60,7 @@ impl Loaded {
             tally: Tally::new(release.set.files().len()),
             quick: Quick::new(release.set.files().len()),
             seen: Seen::default(),
+            ahead: Ahead::default(),
             release,
         })
     }

@@ -17,13 +17,19 @@ use super::{
 use crate::{
     fleet::Tenant,
     metrics::ReconcileOutcome,
-    pg::{pool::Held, session::Session},
+    pg::{
+        pool::{Held, is_fresh},
+        session::Session,
+    },
 };
 
 /// Faults of tenants that a batch bears: beyond, more of it fails than is shared.
 const FAULTS: usize = 3;
 /// Tenants that are worked on alone where files are slow, before it is seen whether they still are.
 const SLOW: usize = 8;
+/// Tenants in the first shared transaction of a connection, whose server process has its caches to fill: more would take
+/// longer than they may. Each one after it takes twice as many.
+const FEW: usize = 4;
 /// How long the server may take to confirm a cancel or a rollback.
 const CONFIRM: Duration = Duration::from_secs(5);
 
@@ -72,12 +78,17 @@ impl Reconciler {
             connection: &connection,
             loaded,
             looked_at: batch.looked_at,
-            // Not once and for all: a restarted server may count what it did not before.
-            session: Session::of(&connection).await.ok()?,
+            session: self.pool().session(&connection).await.ok()?,
+        };
+        let mut bearable = match is_fresh(&connection) {
+            true => FEW,
+            false => usize::MAX,
         };
         let mut faults = 0;
         while !tenants.is_empty() {
-            let most = loaded.quick.at_once(before, head).min(tenants.len());
+            let quick = loaded.quick.at_once(before, head);
+            let most = quick.min(bearable).min(tenants.len());
+            bearable = bearable.saturating_mul(2);
             let mut group: Vec<_> = tenants.drain(..most).collect();
             set(&group, Taken::Alone, taken);
             let start = Instant::now();
