@@ -156,7 +156,7 @@ async fn what_an_administrator_cancels_is_tried_again() {
     app.migration("0003_sleep.sql", "SELECT pg_sleep(20);");
     let daemon = app.daemon().await;
     until("it to be cancelled twice", async || {
-        app.run("SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE query LIKE '%pg_sleep(20)%' AND pid <> pg_backend_pid() AND datname = current_database()")
+        app.run("SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE wait_event = 'PgSleep' AND datname = current_database()")
             .await;
         let attempts = app.ask("SELECT attempts FROM tenantd.tenant").await;
         (attempts.parse::<u32>().unwrap() >= 2, daemon.log())
