@@ -3,6 +3,7 @@
 pub mod adopt;
 pub mod breaker;
 pub mod census;
+pub mod claim;
 pub mod control;
 pub mod fingerprint;
 mod fresh;

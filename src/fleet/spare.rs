@@ -4,11 +4,7 @@
 use serde::Serialize;
 use tokio_postgres::{Client, types::Type};
 
-use super::{
-    census::Release,
-    fingerprint::Fingerprint,
-    registry::{Registry, Scope},
-};
+use super::{census::Release, fingerprint::Fingerprint};
 use crate::{
     error::{During, Result},
     pg::{Connection, ident::Literal},
@@ -130,51 +126,6 @@ pub async fn stock(client: &Client, release: &Release, made: &str) -> Result<Sto
         refused: rows[0].get(0),
         later: rows[0].get(1),
     })
-}
-
-/// Gives a tenant a spare, in one round trip; the spare's name. `None`: there is none, or any doubt. The statement is
-/// not prepared: each rename has the server plan it anew, and a pooler may be in between.
-///
-/// # Errors
-/// When the server refuses; nothing was changed then.
-pub async fn claim(
-    client: &Client,
-    registry: &Registry,
-    id: Option<&str>,
-    digest: &str,
-    made: &str,
-) -> Result<Option<String>, tokio_postgres::Error> {
-    let sql = registry.render(
-        "SELECT tenantd.spare_claim(r.{id}::text, {schema}, {name}, $1, $2) FROM {registry} r WHERE {filter} LIMIT 1",
-        Scope::One,
-    );
-    let rows = client
-        .query_typed(
-            &sql,
-            &[
-                (&digest, Type::TEXT),
-                (&made, Type::TEXT),
-                (&id, Type::TEXT),
-            ],
-        )
-        .await?;
-    Ok(rows.first().and_then(|row| row.get(0)))
-}
-
-/// A claim for nobody: whoever builds spares makes all others forget what they knew of the catalog, and the next claim on
-/// this connection shall not be the one that looks it up again.
-///
-/// # Errors
-/// When the server refuses.
-pub async fn rehearse(client: &Client, registry: &Registry, digest: &str) -> Result<()> {
-    let what = "rehearse a claim";
-    claim(client, registry, None, digest, "")
-        .await
-        .during(what)?;
-    // Made in no way that any spare was.
-    let sql = "SELECT tenantd.spare_claim('', '', NULL, '', '')";
-    client.query_typed(sql, &[]).await.during(what)?;
-    Ok(())
 }
 
 /// Looks for the name of a spare in its catalog and its rows. What keeps it, in words; `None`: nothing does, and it

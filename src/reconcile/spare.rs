@@ -18,11 +18,12 @@ use crate::{
     failpoint,
     fleet::{
         Tenant,
+        claim::Claims,
         spare::{self, Spare, Stock},
     },
     metrics::ReconcileOutcome,
     migrations::{MigrationSet, Step, keeps_name},
-    pg::{pool::Held, session::Session},
+    pg::{Connection, pool::Held, session::Session},
 };
 
 /// The spares as far as this daemon knows.
@@ -102,7 +103,7 @@ impl Reconciler {
     /// Gives a tenant that is new a spare, if there is one and nothing speaks against it.
     pub(super) async fn claim(
         &self,
-        client: &tokio_postgres::Client,
+        connection: &Connection,
         loaded: &Loaded,
         id: &str,
         start: Instant,
@@ -112,9 +113,8 @@ impl Reconciler {
         }
         failpoint::pass("spare.claiming").await?;
         let head = loaded.release.head();
-        let registry = loaded.census.registry();
-        let made = self.runner().made();
-        match spare::claim(client, registry, Some(id), &head.digest, &made).await {
+        let claims = self.claims(loaded, connection).await?;
+        match claims.claim(Some(id), &self.runner().made()).await {
             Ok(Some(spare)) => {
                 failpoint::pass("spare.claimed").await?;
                 self.spares().claimed();
@@ -150,6 +150,30 @@ impl Reconciler {
                 }
                 Ok(None)
             }
+        }
+    }
+
+    async fn claims<'a>(
+        &self,
+        loaded: &'a Loaded,
+        connection: &'a Connection,
+    ) -> Result<Claims<'a>> {
+        Ok(Claims {
+            connection,
+            prepared: self.pool().session(connection).await?.own,
+            registry: loaded.census.registry(),
+            digest: &loaded.release.head().digest,
+        })
+    }
+
+    /// Without it the next claim only takes longer.
+    async fn rehearse(&self, loaded: &Loaded, connection: &Connection) {
+        let rehearsed = match self.claims(loaded, connection).await {
+            Ok(claims) => claims.rehearse().await,
+            Err(error) => Err(error),
+        };
+        if let Err(error) = rehearsed {
+            debug!("a claim of a spare was not rehearsed: {error}");
         }
     }
 
@@ -199,7 +223,7 @@ impl Reconciler {
         }
         let head = loaded.release.head;
         let Some(piece) = next(spares, head, keep) else {
-            rehearse(&loaded, &*self.pool().get().await?).await;
+            self.rehearse(&loaded, &self.pool().get().await?).await;
             return Ok(Tended::Nothing);
         };
         match piece {
@@ -223,7 +247,7 @@ impl Reconciler {
         let mut connection = self.pool().get().await?;
         let Some(what) = spare::check(&mut connection, spare, search_path).await? else {
             // Whoever claims next may come before the next look.
-            rehearse(loaded, &connection).await;
+            self.rehearse(loaded, &connection).await;
             let spares = self.spares().ready.fetch_add(1, Ordering::Relaxed) + 1;
             debug!(spares, "spare {} is ready", spare.schema);
             return Ok(Tended::Did(0));
@@ -280,14 +304,6 @@ impl Reconciler {
             release.head().version
         );
         Ok(Tended::Did(files))
-    }
-}
-
-/// Without it the next claim only takes longer.
-async fn rehearse(loaded: &Loaded, client: &tokio_postgres::Client) {
-    let digest = &loaded.release.head().digest;
-    if let Err(error) = spare::rehearse(client, loaded.census.registry(), digest).await {
-        debug!("a claim of a spare was not rehearsed: {error}");
     }
 }
 

@@ -193,6 +193,30 @@ async fn a_spare_is_migrated_by_one_transaction_and_left_where_it_is_when_that_f
 }
 
 #[tokio::test]
+async fn spares_are_given_away_in_sessions_that_files_with_code_have_cleaned() {
+    let app = App::new("cleaned").await;
+    app.migration(
+        "0003_block.sql",
+        "DO $$ BEGIN CREATE TABLE made (); END $$;",
+    );
+    app.configure("[spares]\nkeep = 2");
+    let daemon = app.daemon().await;
+    for id in 1..=4 {
+        ready(&app, &daemon, 2).await;
+        app.tenant(id).await;
+        until_claimed(&daemon, f64::from(u32::try_from(id).unwrap())).await;
+    }
+    let log = daemon.log();
+    for complaint in [
+        "was not rehearsed",
+        "no spare was claimed",
+        "could not be given",
+    ] {
+        assert!(!log.contains(complaint), "{log}");
+    }
+}
+
+#[tokio::test]
 async fn a_set_that_reads_or_keeps_the_schemas_name_has_no_spares_and_says_why() {
     for (file, expected) in [
         (
