@@ -288,11 +288,16 @@ async fn patiently(engine: &Engine, id: &str, reason: Reason, all: bool) -> Resu
 async fn migrate_all(engine: &Engine) -> Result<Vec<Line>> {
     let client = engine.reconciler.pool().get().await?;
     let loaded = engine.reconciler.loaded();
-    let (mut ids, mut after) = (Vec::new(), None);
+    let (mut ids, mut after, mut ahead) = (Vec::new(), None, loaded.take_ahead());
     loop {
-        let (start, glance) = loaded
-            .glance(&client, Depth::Heads, after.as_deref())
-            .await?;
+        let (start, glance) = match ahead.take() {
+            Some(ahead) => ahead,
+            None => {
+                loaded
+                    .glance(&client, Depth::Heads, after.as_deref())
+                    .await?
+            }
+        };
         ids.extend(glance.lagging.iter().map(|it| it.id.clone()));
         loaded.seen.put(start, glance.lagging);
         ids.extend(glance.doubtful);

@@ -167,9 +167,16 @@ impl Engine {
             // Said before it is done, so that an older daemon that starts meanwhile sees it.
             instances::announce(&client, &own(&instance, &release)).await?;
         }
-        let loaded = Loaded::new(registry, release);
         let publishes = !manual && matches!(purpose, Purpose::Apply | Purpose::Serve);
-        let outdone = publishes && publish(&mut client, &pool, &loaded, &instance).await?;
+        let loaded = Loaded::new(registry, release);
+        // Who serves does not listen yet: what was seen now would be too old when it does.
+        let ahead = async || {
+            if purpose == Purpose::Apply {
+                loaded.look_ahead(&pool).await;
+            }
+        };
+        let outdone =
+            publishes && publish(&mut client, &loaded.release, &instance, ahead()).await?;
         drop(client);
         let limits = Limits {
             retry: config.retry.clone(),
@@ -311,21 +318,23 @@ impl Engine {
             *followed = None;
         }
         instances::announce(&client, &own(&self.instance, &release)).await?;
-        let registry = self.reconciler.loaded().census.registry().clone();
-        let loaded = Loaded::new(registry, release);
         if !self.manual() {
-            let pool = self.reconciler.pool();
-            *outdone = publish(&mut client, pool, &loaded, &self.instance).await?;
+            *outdone = publish(&mut client, &release, &self.instance, ready(())).await?;
         }
-        self.reconciler.load(loaded);
+        let registry = self.reconciler.loaded().census.registry().clone();
+        self.reconciler.load(Loaded::new(registry, release));
         Ok(())
     }
 }
 
-/// Publishes the set, and looks meanwhile who will lag; whether a newer one stays in its place.
-async fn publish(client: &mut Client, pool: &Pool, loaded: &Loaded, by: &str) -> Result<bool> {
-    let release = &loaded.release;
-    let kept = head::publish(client, release, by, loaded.look_ahead(pool)).await?;
+/// Publishes the set; whether a newer one stays in its place. `meanwhile`: see [`head::publish`].
+async fn publish(
+    client: &mut Client,
+    release: &Release,
+    by: &str,
+    meanwhile: impl Future<Output = ()>,
+) -> Result<bool> {
+    let kept = head::publish(client, release, by, meanwhile).await?;
     if let Some(why) = &kept {
         tracing::warn!(
             "{why}: tenants that have more are left alone, new ones are built at ours; a rollback is \

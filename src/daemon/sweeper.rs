@@ -34,7 +34,9 @@ use crate::{
     config,
     error::Result,
     failpoint,
-    fleet::{Counts, Depth, Group, State, Tenant, Verifier, ledger, requests, verify},
+    fleet::{
+        Counts, Depth, Group, State, Tenant, Verifier, glance::LOOKED_AT, ledger, requests, verify,
+    },
     metrics::{Metrics, SweepKind},
     pg::Connection,
     reconcile::{
@@ -240,9 +242,11 @@ impl Sweeper {
         let (mut found, mut counts, mut after) = (Found::default(), Counts::new(), None);
         let mut known = 0;
         loop {
-            let (start, glance) = self
+            let start = Instant::now();
+            let glance = self
                 .ask("look at the fleet", async |c| {
-                    loaded.glance(c, depth, after.as_deref()).await
+                    let after = after.as_deref();
+                    loaded.census.glance(c, depth, after, LOOKED_AT).await
                 })
                 .await?;
             counts.add_plain(&glance);

@@ -1,5 +1,6 @@
 //! Who lags behind a new release, seen while the release is still being written down: each takes the server a while, and
-//! a core.
+//! a core. For commands, which tell of the moment they were given. A daemon looks after the release: a tenant that is
+//! inserted and built in between would be missed.
 
 use std::{sync::Mutex, time::Duration};
 
@@ -34,13 +35,13 @@ impl Ahead {
 }
 
 impl Loaded {
-    /// Looks at the beginning of the fleet for whoever asks for it next. Without an answer in time, they ask
+    /// Looks at the beginning of the fleet for whoever asks for it next. Without an answer in time, they look
     /// themselves.
     pub async fn look_ahead(&self, pool: &Pool) {
         let looking = async {
             // Closed if it is cut short: its next user would wait for the answer.
             let connection = Held::new(pool.get().await?);
-            let glance = self.look(&connection, Depth::Heads, None).await?;
+            let glance = self.glance(&connection, Depth::Heads, None).await?;
             drop(connection.release());
             Ok::<_, Error>(glance)
         };
@@ -49,27 +50,17 @@ impl Loaded {
         }
     }
 
+    /// What was seen ahead, and since when that is known, unless it is old. It is told once.
+    pub fn take_ahead(&self) -> Option<(Instant, Glance)> {
+        let ahead = self.ahead.replace(None);
+        ahead.filter(|(start, _)| start.elapsed() < AHEAD)
+    }
+
     /// Who may need something, of the tenants after this id, and since when that is known.
     ///
     /// # Errors
     /// When the database does not answer.
     pub async fn glance(
-        &self,
-        client: &Client,
-        depth: Depth,
-        after: Option<&str>,
-    ) -> Result<(Instant, Glance)> {
-        let ahead = match (depth, after) {
-            (Depth::Heads, None) => self.ahead.replace(None),
-            _ => None,
-        };
-        match ahead.filter(|(start, _)| start.elapsed() < AHEAD) {
-            Some(ahead) => Ok(ahead),
-            None => self.look(client, depth, after).await,
-        }
-    }
-
-    async fn look(
         &self,
         client: &Client,
         depth: Depth,
