@@ -11,7 +11,7 @@ use tenantd::{
 use crate::{Outcome, fleet::Fleet, report::Report, stats::Samples};
 
 const CHECKS: usize = 30;
-const SWEEPS: usize = 7;
+const SWEEPS: usize = 21;
 
 /// The head check inside this process, over the same connection as the bare query, in turns.
 pub(crate) async fn head_check(fleet: &Fleet, report: &mut Report) -> Outcome<()> {

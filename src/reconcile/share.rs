@@ -84,7 +84,7 @@ impl Reconciler {
             true => FEW,
             false => usize::MAX,
         };
-        let mut faults = 0;
+        let (mut faults, mut warm) = (0, false);
         while !tenants.is_empty() {
             let quick = loaded.quick.at_once(before, head);
             let most = quick.min(bearable).min(tenants.len());
@@ -92,7 +92,15 @@ impl Reconciler {
             let mut group: Vec<_> = tenants.drain(..most).collect();
             set(&group, Taken::Alone, taken);
             let start = Instant::now();
-            match self.advance(&way, &mut group, &mut faults).await {
+            match self
+                .advance(
+                    &way,
+                    &mut group,
+                    &mut faults,
+                    std::mem::replace(&mut warm, true),
+                )
+                .await
+            {
                 Ok(()) if most > 0 => {}
                 // The files are slow, or the machine is just now.
                 Ok(()) => {
@@ -134,12 +142,14 @@ impl Reconciler {
         Some(connection)
     }
 
-    /// Applies to all of a group what it lacks, file by file. Who fails falls out of it.
+    /// Applies to all of a group what it lacks, file by file. Who fails falls out of it. `warm`: this connection has
+    /// done so before; else it tells too little of files that nobody knows yet.
     async fn advance(
         &self,
         way: &Way<'_>,
         group: &mut Vec<(usize, Tenant)>,
         faults: &mut usize,
+        warm: bool,
     ) -> Result<(), Fault> {
         let loaded = way.loaded;
         let Some((_, first)) = group.first() else {
@@ -172,7 +182,8 @@ impl Reconciler {
                     Some(Fault::Slow(_)) => HOLD * 2 / count,
                     _ => start.elapsed() / count,
                 };
-                if matches!(fault, None | Some(Fault::Slow(_))) {
+                let slow = matches!(fault, Some(Fault::Slow(_)));
+                if slow || fault.is_none() && (known || warm) {
                     loaded.quick.took(file.ordinal - 1, file.ordinal, each);
                 }
                 match fault {
