@@ -34,9 +34,7 @@ use crate::{
     config,
     error::Result,
     failpoint,
-    fleet::{
-        Counts, Depth, Group, State, Tenant, Verifier, glance::LOOKED_AT, ledger, requests, verify,
-    },
+    fleet::{Counts, Depth, Group, State, Tenant, Verifier, ledger, requests, verify},
     metrics::{Metrics, SweepKind},
     pg::Connection,
     reconcile::{
@@ -242,11 +240,9 @@ impl Sweeper {
         let (mut found, mut counts, mut after) = (Found::default(), Counts::new(), None);
         let mut known = 0;
         loop {
-            let start = Instant::now();
-            let glance = self
+            let (start, glance) = self
                 .ask("look at the fleet", async |c| {
-                    let after = after.as_deref();
-                    loaded.census.glance(c, depth, after, LOOKED_AT).await
+                    loaded.glance(c, depth, after.as_deref()).await
                 })
                 .await?;
             counts.add_plain(&glance);

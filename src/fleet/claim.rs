@@ -13,7 +13,6 @@ use crate::{
 };
 
 /// How claims are made over a connection.
-#[derive(Clone, Copy)]
 pub struct Claims<'a> {
     /// The connection.
     pub connection: &'a Connection,
@@ -39,24 +38,22 @@ impl Claims<'_> {
             "SELECT tenantd.spare_claim(r.{id}::text, {schema}, {name}, $1, $2) FROM {registry} r WHERE {filter} LIMIT 1",
             Scope::One,
         );
-        let (client, parameters) = (self.connection, (self.digest, made, id));
-        let rows = if self.prepared {
-            match ask(client, &sql, parameters).await {
+        let client = self.connection;
+        let values: [&(dyn ToSql + Sync); 3] = [&self.digest, &made, &id];
+        let rows = match self.prepared {
+            false => {
+                client
+                    .query_typed(&sql, &values.map(|it| (it, Type::TEXT)))
+                    .await
+            }
+            true => match ask(client, &sql, &values).await {
                 // A message has cleaned the session, see `reconcile/message.rs`.
                 Err(error) if error.code() == Some(&SqlState::INVALID_SQL_STATEMENT_NAME) => {
                     client.statement_cache.clear();
-                    ask(client, &sql, parameters).await
+                    ask(client, &sql, &values).await
                 }
                 answer => answer,
-            }
-        } else {
-            let (digest, made, id) = parameters;
-            let parameters: [(&(dyn ToSql + Sync), Type); 3] = [
-                (&digest, Type::TEXT),
-                (&made, Type::TEXT),
-                (&id, Type::TEXT),
-            ];
-            client.query_typed(&sql, &parameters).await
+            },
         };
         Ok(rows?.first().and_then(|row| row.get(0)))
     }
@@ -80,9 +77,10 @@ impl Claims<'_> {
 async fn ask(
     client: &Connection,
     sql: &str,
-    (digest, made, id): (&str, &str, Option<&str>),
+    values: &[&(dyn ToSql + Sync); 3],
 ) -> Result<Vec<Row>, tokio_postgres::Error> {
-    let types = [Type::TEXT, Type::TEXT, Type::TEXT];
-    let claim = client.prepare_typed_cached(sql, &types).await?;
-    client.query(&claim, &[&digest, &made, &id]).await
+    let claim = client
+        .prepare_typed_cached(sql, &[Type::TEXT, Type::TEXT, Type::TEXT])
+        .await?;
+    client.query(&claim, values).await
 }

@@ -1,7 +1,7 @@
 //! The released head: which set the fleet is to have, and up to which version. It is moved by who loads a set
 //! (`mode = "auto"`) or by a person (`tenantd release`); the rows of `tenantd.migration` are the list it stands in.
 
-use std::future::{Future, ready};
+use std::future::ready;
 
 use tokio::join;
 use tokio_postgres::{

@@ -92,15 +92,9 @@ impl Reconciler {
             let mut group: Vec<_> = tenants.drain(..most).collect();
             set(&group, Taken::Alone, taken);
             let start = Instant::now();
-            match self
-                .advance(
-                    &way,
-                    &mut group,
-                    &mut faults,
-                    std::mem::replace(&mut warm, true),
-                )
-                .await
-            {
+            let advanced = self.advance(&way, &mut group, &mut faults, warm).await;
+            warm = true;
+            match advanced {
                 Ok(()) if most > 0 => {}
                 // The files are slow, or the machine is just now.
                 Ok(()) => {
