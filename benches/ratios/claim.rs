@@ -3,7 +3,13 @@
 use std::time::{Duration, Instant};
 
 use crate::{
-    Outcome, fleet::Fleet, heard::Heard, postgres::Server, program::Daemon, report::Report, sets,
+    Outcome,
+    fleet::Fleet,
+    heard::Heard,
+    postgres::Server,
+    program::{self, Daemon},
+    report::Report,
+    sets,
     stats::Samples,
 };
 
@@ -43,7 +49,7 @@ pub(crate) async fn measure(server: &Server, report: &mut Report, rounds: usize)
         if let Some(daemon) = &daemon {
             // Nobody refills while we measure.
             let full = async |it: &Daemon| Ok(it.sum(&["tenantd_spares{"]).await? >= SPARES);
-            daemon.until("spares", full).await?;
+            daemon.until("spares", program::OFTEN, full).await?;
         }
         let id = turn / 2;
         // By turns the first.

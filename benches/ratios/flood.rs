@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use crate::{Outcome, fleet::Fleet, memory, report::Report, stats::Samples};
+use crate::{Outcome, fleet::Fleet, memory, program, report::Report, stats::Samples};
 
 const NOTIFICATIONS: usize = 100_000;
 const TENANTS: usize = 1000;
@@ -22,7 +22,7 @@ pub(crate) async fn measure(fleet: &Fleet, report: &mut Report) -> Outcome<()> {
     let sent = start.elapsed();
     let wanted = crate::stats::count(rounds * tenants);
     daemon
-        .until("the end of the flood", async |it| {
+        .until("the end of the flood", program::OFTEN, async |it| {
             let text = it.metrics().await?;
             let sum = |name: &str, label: &str| -> f64 {
                 let lines = text

@@ -3,7 +3,12 @@
 use std::time::Instant;
 
 use crate::{
-    Outcome, fleet::Fleet, heard::Heard, program::Daemon, report::Report, rollout, sets,
+    Outcome,
+    fleet::Fleet,
+    heard::Heard,
+    program::{self, Daemon},
+    report::Report,
+    rollout, sets,
     stats::Samples,
 };
 
@@ -57,7 +62,7 @@ async fn during_one(
     daemon.signal("HUP")?;
     let fleet = &*fleet;
     daemon
-        .until("the new head", async |_| {
+        .until("the new head", program::OFTEN, async |_| {
             let sql = "SELECT EXISTS (SELECT FROM tenantd.head WHERE version = $1)";
             Ok(fleet.app.query_one(sql, &[&head]).await?.get(0))
         })

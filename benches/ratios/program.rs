@@ -20,6 +20,10 @@ use crate::{Outcome, sets};
 
 /// Nothing that is waited for takes this long.
 const LIMIT: Duration = Duration::from_secs(900);
+/// How often [`Daemon::until`] looks where what it waits for is over in milliseconds.
+pub(crate) const OFTEN: Duration = Duration::from_millis(5);
+/// And where the scrapes would take of the two cores what the measured then lacks.
+const SELDOM: Duration = Duration::from_millis(50);
 const FULL_SWEEPS: &[&str] = &["tenantd_sweep_duration_seconds_count{", "kind=\"full\""];
 const FULL_SECONDS: &[&str] = &["tenantd_sweep_duration_seconds_sum{", "kind=\"full\""];
 /// What `migrate` ends with when some tenants failed: its workers may lose a lock to each other on a slow disk.
@@ -202,7 +206,7 @@ impl Daemon {
     /// Listens, and has looked at the fleet once.
     pub(crate) async fn settled(&mut self) -> Outcome<()> {
         self.says("listening on").await?;
-        self.until("a full sweep", async |it| {
+        self.until("a full sweep", OFTEN, async |it| {
             Ok(it.sum(FULL_SWEEPS).await? >= 1.0)
         })
         .await
@@ -219,11 +223,12 @@ impl Daemon {
         Ok(())
     }
 
-    /// One full sweep, as long as the daemon says it took.
+    /// One full sweep, as long as the daemon says it took. Is asked seldom whether it is over: at 200 scrapes a second
+    /// the sweep shares its two cores with them and takes a sixth longer.
     pub(crate) async fn full_sweep(&self) -> Outcome<Duration> {
         let (count, sum) = (self.sum(FULL_SWEEPS).await?, self.sum(FULL_SECONDS).await?);
         self.signal("USR1")?;
-        self.until("a full sweep", async |it| {
+        self.until("a full sweep", SELDOM, async |it| {
             Ok(it.sum(FULL_SWEEPS).await? > count)
         })
         .await?;
@@ -233,10 +238,10 @@ impl Daemon {
         ))
     }
 
-    /// Looks every five milliseconds.
     pub(crate) async fn until(
         &self,
         what: &str,
+        every: Duration,
         holds: impl AsyncFn(&Self) -> Outcome<bool>,
     ) -> Outcome<()> {
         let start = Instant::now();
@@ -244,7 +249,7 @@ impl Daemon {
             if start.elapsed() > LIMIT {
                 return Err(format!("waited in vain for {what}: {}", self.log()).into());
             }
-            sleep(Duration::from_millis(5)).await;
+            sleep(every).await;
         }
         Ok(())
     }

@@ -2,7 +2,14 @@
 
 use std::time::{Duration, Instant};
 
-use crate::{Outcome, fleet::Fleet, program::Daemon, report::Report, sets, stats::Samples};
+use crate::{
+    Outcome,
+    fleet::Fleet,
+    program::{self, Daemon},
+    report::Report,
+    sets,
+    stats::Samples,
+};
 
 /// Messages on their way at once on each connection, where they are pipelined.
 const DEPTH: usize = 4;
@@ -149,8 +156,10 @@ pub(crate) async fn by_daemon(fleet: &mut Fleet, daemon: &Daemon, sql: &str) -> 
     let start = Instant::now();
     daemon.signal("HUP")?;
     let fleet = &*fleet;
+    // To look is to read the ledger, so seldom in a large fleet: the rollout takes fifty times as long.
+    let every = program::OFTEN.max(Duration::from_micros(5) * u32::try_from(fleet.size)?);
     daemon
-        .until("the rollout", async |_| reached(fleet).await)
+        .until("the rollout", every, async |_| reached(fleet).await)
         .await?;
     Ok(start.elapsed())
 }
