@@ -203,9 +203,10 @@ async fn together(
         if open.is_empty() {
             return Ok(lines);
         }
-        let permit = engine.reconciler.sharing().acquire().await;
-        let taken = engine.reconciler.batch(&open, Reason::Sweep).await?;
-        drop(permit);
+        let reconciler = &engine.reconciler;
+        let place = reconciler.places().take(reconciler.loaded().waits()).await;
+        let taken = reconciler.batch(&open, Reason::Sweep).await?;
+        drop(place);
         let before = lines.len();
         for (id, taken) in std::mem::take(&mut open).into_iter().zip(taken) {
             match taken {

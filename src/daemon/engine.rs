@@ -118,17 +118,6 @@ pub fn pool(config: &Config, role: &str) -> Result<Pool> {
     pool.with_direct(&listen, role, settings, workers)
 }
 
-/// How many shared transactions run at once: half of the workers. Two of them keep two cores busy and take a sixth less
-/// of their time than four do, by measurement; the other workers are for who works alone and for live work. Where each
-/// waits for the disk, others work meanwhile.
-fn sharing(config: &Config) -> usize {
-    let workers = usize::from(config.database.workers);
-    match config.rollout.durability {
-        Durability::Fast => (workers / 2).max(2),
-        Durability::Strict => workers,
-    }
-}
-
 impl Engine {
     /// Checks the database and the set, and publishes the set unless it is only for looking.
     ///
@@ -184,7 +173,7 @@ impl Engine {
             max_hold: config.locks.max_hold,
             lost: config.heal.lost,
             asynchronous: config.rollout.durability == Durability::Fast,
-            sharing: sharing(&config),
+            workers: config.database.workers.into(),
         };
         let reconciler = Arc::new(Reconciler::new(
             pool,

@@ -9,7 +9,7 @@ use std::{
 };
 
 use tokio::{
-    sync::{Notify, OwnedSemaphorePermit, Semaphore},
+    sync::Notify,
     time::{Instant, sleep},
 };
 use tokio_util::sync::CancellationToken;
@@ -24,6 +24,7 @@ use crate::{
         brake::{self, Brake, Pass, Proof},
         disposition,
         pace::Pace,
+        places::Place,
         queue::{Job, Looked, Serves, Woken},
     },
 };
@@ -65,7 +66,7 @@ impl Changed {
 /// Runs to be made together.
 struct Next {
     jobs: Vec<Job>,
-    permit: Option<OwnedSemaphorePermit>,
+    place: Option<Place>,
 }
 
 impl Default for SharedQueue {
@@ -115,29 +116,30 @@ impl SharedQueue {
     }
 
     /// Waits for the next runs that may be made together: at least one, at most so many. What a sweep found comes
-    /// with a permit of `sharing`.
-    async fn next(&self, most: usize, serves: Serves, sharing: &Arc<Semaphore>) -> Next {
+    /// with a place of its own.
+    async fn next(&self, most: usize, serves: Serves, reconciler: &Reconciler) -> Next {
         loop {
             // Armed before looking, so that a wakeup in between is not missed.
             let changed = self.changed.of(serves).notified();
             let held = self.sweeps_held.load(Ordering::Acquire);
-            // A permit that turns out not to be needed is back before anybody else looks.
-            let (jobs, permit, due) = self.with(|queue| {
-                let permit = Arc::clone(sharing).try_acquire_owned().ok();
+            let waits = reconciler.loaded().waits();
+            // A place that turns out not to be needed is free before anybody else looks.
+            let (jobs, place, due) = self.with(|queue| {
+                let place = reconciler.places().try_take(waits);
                 let now = match serves {
                     _ if held => Serves::Live,
-                    Serves::Everything if permit.is_none() => Serves::NoBatches,
+                    Serves::Everything if place.is_none() => Serves::NoBatches,
                     _ => serves,
                 };
                 let jobs = queue.take(Instant::now(), most, now);
                 let batch = |job: &Job| job.shared && job.reason == Reason::Sweep;
-                let permit = permit.filter(|_| jobs.first().is_some_and(batch));
-                (jobs, permit, queue.next_due())
+                let place = place.filter(|_| jobs.first().is_some_and(batch));
+                (jobs, place, queue.next_due())
             });
             if !jobs.is_empty() {
                 // One wakeup may stand for several tenants: pass it on.
                 self.changed.tell();
-                return Next { jobs, permit };
+                return Next { jobs, place };
             }
             match due {
                 Some(due) => tokio::select! {
@@ -149,9 +151,9 @@ impl SharedQueue {
         }
     }
 
-    /// Gives a permit back.
-    fn shared(&self, permit: Option<OwnedSemaphorePermit>) {
-        drop(permit);
+    /// Gives a place back.
+    fn shared(&self, place: Option<Place>) {
+        drop(place);
         self.changed.tell();
     }
 
@@ -204,11 +206,10 @@ pub async fn run(shop: Shop, number: usize, workers: usize, shutdown: Cancellati
                 sleep(STAND_BACK).await;
             }
             let most = shop.pace.at_once();
-            let sharing = shop.reconciler.sharing();
-            let next = shop.queue.next(most, serves, sharing).await;
+            let next = shop.queue.next(most, serves, &shop.reconciler).await;
             (shop.brake.pass().await, next)
         };
-        let (pass, Next { mut jobs, permit }) = tokio::select! {
+        let (pass, Next { mut jobs, place }) = tokio::select! {
             biased;
             () = shutdown.cancelled() => return,
             next = next => next,
@@ -224,10 +225,10 @@ pub async fn run(shop: Shop, number: usize, workers: usize, shutdown: Cancellati
             if sweeps {
                 shop.pace.give_back(later);
             }
-            shop.queue.shared(permit);
+            shop.queue.shared(place);
             continue;
         }
-        shop.queue.shared(permit);
+        shop.queue.shared(place);
         for job in jobs.drain(1..) {
             shop.queue.give_back(&job, Looked::Alone);
         }

@@ -12,6 +12,7 @@ pub mod message;
 pub mod outside;
 pub mod pace;
 mod parts;
+pub mod places;
 mod pooled;
 pub mod queue;
 pub mod quick;

@@ -8,7 +8,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tokio::sync::Semaphore;
 use tokio_postgres::types::Type;
 use tracing::{debug, warn};
 
@@ -17,6 +16,7 @@ use super::{
     brake::BrakeReason,
     breaker::Tally,
     causes::Causes,
+    places::Places,
     queue::Reason,
     quick::Quick,
     runner::Runner,
@@ -64,6 +64,11 @@ impl Loaded {
             release,
         })
     }
+
+    /// Whether tenants mostly wait for the disk on their last step to head, as far as anybody knows.
+    pub fn waits(&self) -> bool {
+        self.quick.waits(self.release.head)
+    }
 }
 
 /// Limits of one apply.
@@ -79,8 +84,8 @@ pub struct Limits {
     pub lost: LostPolicy,
     /// Whether what nobody waits for is committed without waiting for the disk.
     pub asynchronous: bool,
-    /// How many shared transactions run at once.
-    pub sharing: usize,
+    /// Tenants that are worked on at once.
+    pub workers: usize,
 }
 
 /// What follows from how a tenant was found.
@@ -137,7 +142,7 @@ pub struct Reconciler {
     loaded: RwLock<Arc<Loaded>>,
     limits: Limits,
     running: Running,
-    sharing: Arc<Semaphore>,
+    places: Places,
     causes: Causes,
     spares: Spares,
 }
@@ -149,7 +154,7 @@ impl Reconciler {
             pool,
             runner,
             loaded: RwLock::new(loaded),
-            sharing: Arc::new(Semaphore::new(limits.sharing)),
+            places: Places::new(limits.workers, limits.asynchronous),
             limits,
             running: Running::default(),
             causes: Causes::default(),
@@ -221,9 +226,9 @@ impl Reconciler {
         self.limits.asynchronous
     }
 
-    /// One permit for each batch of what a sweep found that may be worked on now.
-    pub fn sharing(&self) -> &Arc<Semaphore> {
-        &self.sharing
+    /// Where batches of what a sweep found get their turn.
+    pub fn places(&self) -> &Places {
+        &self.places
     }
 
     /// Notes an apply that can be cancelled, until the entry is dropped.
