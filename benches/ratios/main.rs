@@ -75,8 +75,8 @@ async fn measure(choice: &Choice, report: &mut Report) -> Outcome<()> {
         report.postgresql, report.cores, report.memory_gib
     );
     if choice.has(Part::SignUp) {
-        new_tenant::measure(&server, report, choice.rounds(40)).await?;
-        claim::measure(&server, report, choice.rounds(40)).await?;
+        new_tenant::measure(&server, report, choice.rounds(80)).await?;
+        claim::measure(&server, report, choice.rounds(120)).await?;
     }
     if choice.has(Part::Peers) {
         peers::measure(&server, report, choice.rounds(5)).await?;

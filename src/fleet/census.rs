@@ -1,6 +1,10 @@
 //! The census: what state each tenant is in, asked of registry, catalog and ledger in one query.
 
-use std::{collections::BTreeMap, ops::AddAssign, sync::Arc};
+use std::{
+    collections::{BTreeMap, HashMap},
+    ops::AddAssign,
+    sync::Arc,
+};
 
 use serde::Serialize;
 use tokio_postgres::{
@@ -161,6 +165,8 @@ pub struct Census {
     /// Digests before the head's.
     pub(super) before: Vec<String>,
     pub(super) digests: Vec<String>,
+    /// Ordinals by digest.
+    pub(super) ordinals: HashMap<String, usize>,
     pub(super) versions: Vec<String>,
     checksums: Vec<String>,
 }
@@ -181,6 +187,12 @@ impl Census {
             head: release.head().digest.clone(),
             before: of(|file| &file.digest)[..release.head - 1].to_vec(),
             digests: of(|file| &file.digest),
+            ordinals: release
+                .set
+                .files()
+                .iter()
+                .map(|file| (file.digest.clone(), file.ordinal))
+                .collect(),
             versions: of(|file| &file.version),
             checksums: of(|file| &file.checksum),
         }

@@ -1,7 +1,6 @@
 //! The fleet from afar: what is plain without judging it, at a fraction of the census's cost. Who is not plain is left to
 //! the census, and whoever acts on what was seen is held to it by the guard.
 
-use serde::Deserialize;
 use tokio_postgres::{Client, Row, types::Type};
 
 use super::{
@@ -53,7 +52,7 @@ pub enum Depth {
 }
 
 /// A tenant that plainly lags.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Lagging {
     /// The registry's id, as text.
     pub id: String,
@@ -109,10 +108,30 @@ impl Census {
                     id: row.get("tenant_id"),
                     schema: row.get("schema"),
                     namespace: row.get("namespace"),
-                    ordinal: row.get::<_, i32>("ordinal").unsigned_abs() as usize,
+                    ordinal: self.ordinals[row.get::<_, &str>("digest")],
                 })
                 .collect()),
         }
+    }
+
+    /// Reads what `doubtful.sql` tells of a tenant that plainly lags.
+    fn read(&self, told: &str) -> Option<Lagging> {
+        let mut fields = told.splitn(4, ' ');
+        let namespace = fields.next()?.parse().ok()?;
+        let ordinal = *self.ordinals.get(fields.next()?)?;
+        let length = fields.next()?.parse().ok()?;
+        let rest = fields.next()?;
+        let end = rest
+            .char_indices()
+            .nth(length)
+            .map_or(rest.len(), |it| it.0);
+        let (schema, id) = rest.split_at(end);
+        Some(Lagging {
+            id: id.to_owned(),
+            schema: schema.to_owned(),
+            namespace,
+            ordinal,
+        })
     }
 
     /// Who may need something, of the next so many tenants after this id. The census then says what.
@@ -159,7 +178,7 @@ impl Census {
         let ids: Option<Vec<&str>> = rows[0].get("ids");
         let ids = ids.unwrap_or_default();
         let lagging = ids.iter().filter_map(|id| id.strip_prefix('+'));
-        let lagging = lagging.map(|it| serde_json::from_str(it).expect("doubtful.sql tells it so"));
+        let lagging = lagging.map(|it| self.read(it).expect("doubtful.sql tells it so"));
         let doubtful = ids.iter().filter_map(|id| id.strip_prefix('?'));
         Ok(Glance {
             plain: rows[0].get::<_, i64>("seen") - count(&ids),

@@ -2,8 +2,8 @@
 -- columns and no judgement, for a rollout; who is not among them is judged by the census. That the schema holds tables
 -- is left to whoever goes on (`tenantd.guard_all`). Looked up one by one: for some hundred the planner would rather
 -- read the whole ledger.
---   $1 which tenants  $2 the digests before the head's, in order
-SELECT t.tenant_id, t.schema, t.namespace, pg_catalog.array_position($2, t.digest) AS ordinal
+--   $1 which tenants  $2 the digests before the head's
+SELECT t.tenant_id, t.schema, t.namespace, t.digest
 FROM {registry} r
 CROSS JOIN LATERAL (SELECT * FROM tenantd.tenant t WHERE t.tenant_id = r.{id}::text OFFSET 0) t
 CROSS JOIN LATERAL (SELECT n.nspname FROM pg_catalog.pg_namespace n WHERE n.oid = t.namespace OFFSET 0) n

@@ -18,6 +18,5 @@ WITH released AS (
     WHERE t.tenant_id IS NOT NULL AND t.digest <> r.digest AND t.held_by IS NULL
       AND t.state IN ('current', 'behind', 'quarantined')
     EXCEPT SELECT b.tenant_id FROM tenantd.behind b
-    ORDER BY 1
 )
 SELECT pg_catalog.setval('tenantd.any_behind', 1) FROM released
