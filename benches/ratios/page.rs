@@ -37,8 +37,8 @@ const SECTIONS: [Section; 9] = [
         "Rollout",
         "One file for every tenant, over 4 connections. tenantd has no limit to its rate and else its defaults, \
          so quick tenants share transactions. The command's time includes its start; the daemon's is from SIGHUP until \
-         the ledger has everybody at the new head. Bare SQL sets the search_path and runs the text, on 4 warm connections, one message and \
-         transaction a tenant; pipelined has 4 messages on their way on each. The goals compare the better of command \
+         the ledger has everybody at the new head. Bare SQL sets the search_path and runs the text, on 4 warm \
+         connections, one message and transaction a tenant; pipelined has 4 messages on their way on each. The goals compare the better of command \
          and daemon with the best of bare SQL. A checkpoint precedes every turn. The tools run for each tenant of a \
          sample of 20.",
         &["ADD COLUMN", "CREATE INDEX"],

@@ -1,7 +1,7 @@
 -- Who of a window of the fleet is not plainly at head? Few columns, each worked out once a row; the census then
 -- judges the few. Those that plainly lag are marked with a plus and told as in `lagging.sql`, in one text, which takes
--- half as long as JSON: nobody has to judge them. Where the window is full it ends with a row of the registry, so its order is that of the ids and costs no
--- sort.
+-- half as long as JSON: nobody has to judge them. Where the window is full it ends with a row of the registry, so its
+-- order is that of the ids and costs no sort.
 --   $1 the head's digest  $2 the id after which it begins, if any  $3 the digests before the head's
 SELECT pg_catalog.count(*) AS seen, pg_catalog.count(t.id) FILTER (WHERE t.state <> 'orphan') AS known,
        CASE WHEN pg_catalog.count(*) = {size} THEN (
