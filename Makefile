@@ -39,7 +39,7 @@ bench-quick: postgres ## The same in two minutes, with a small fleet, into targe
 
 bench-peers: postgres ## Install the tools people use today under target/peers and measure them, into the same page
 	CARGO="$(CARGO)" scripts/bench-peers
-	BENCH_PARTS=sign-up,peers $(CARGO) bench --bench ratios
+	BENCH_PARTS=new-tenant,claim,peers $(CARGO) bench --bench ratios
 
 lint: ## What CI demands of the text
 	$(CARGO) fmt --check

@@ -1,6 +1,14 @@
 //! A new tenant from a ready schema: insert's commit to the client's hearing of it. Bare: a client that renames.
 
-use std::time::{Duration, Instant};
+use std::{
+    process::Stdio,
+    time::{Duration, Instant},
+};
+
+use tokio::{
+    io::{AsyncBufReadExt as _, BufReader},
+    process::{Child, Command},
+};
 
 use crate::{
     Outcome,
@@ -13,11 +21,15 @@ use crate::{
     stats::Samples,
 };
 
+/// In the environment of the bare client: where to connect to.
+pub(crate) const RENAMES: &str = "BENCH_RENAMES";
 const PART: &str = "insert to ready, by rename";
 /// Spares that are kept.
 const SPARES: f64 = 4.0;
 /// A build that has spares has made the first one by then.
 const FIRST_SPARE: Duration = Duration::from_secs(30);
+/// Before each turn: people sign up out of the blue, and whoever has just had a turn would have warm caches.
+const REST: Duration = Duration::from_millis(100);
 const BARE: &str = "
     CREATE TABLE public.bare_tenants (id bigint PRIMARY KEY);
     CREATE FUNCTION public.bare_inserted() RETURNS trigger LANGUAGE plpgsql AS $$
@@ -42,8 +54,7 @@ pub(crate) async fn measure(server: &Server, report: &mut Report, rounds: usize)
     let mut daemon = with_spares(&signups, report).await?;
     let mut ready = Heard::new(&signups.conninfo, "tenant_ready").await?;
     let mut bare_ready = Heard::new(&other.conninfo, "bare_ready").await?;
-    let renamer = rename(Heard::new(&other.conninfo, "bare_inserted").await?);
-    let renamer = tokio::spawn(renamer);
+    let renamer = Renamer::start(&other.conninfo).await?;
     let (mut ours, mut bare) = (Samples::default(), Samples::default());
     for turn in 0..2 * rounds {
         if let Some(daemon) = &daemon {
@@ -51,6 +62,7 @@ pub(crate) async fn measure(server: &Server, report: &mut Report, rounds: usize)
             let full = async |it: &Daemon| Ok(it.sum(&["tenantd_spares{"]).await? >= SPARES);
             daemon.until("spares", program::OFTEN, full).await?;
         }
+        tokio::time::sleep(REST).await;
         let id = turn / 2;
         // By turns the first.
         if turn % 2 == id % 2 {
@@ -63,7 +75,7 @@ pub(crate) async fn measure(server: &Server, report: &mut Report, rounds: usize)
                 .push(insert_to_ready(&signups, &insert, &mut ready, id).await?);
         }
     }
-    renamer.abort();
+    drop(renamer);
     report.add(PART, "bare SQL", 0, "ms", &bare);
     if let Some(daemon) = daemon.take() {
         report.add(PART, "tenantd with spares", 0, "ms", &ours);
@@ -123,8 +135,29 @@ async fn without_spares(
     daemon.stop().await
 }
 
-/// Renames a ready schema for each id it hears of, and says so in the same transaction.
-async fn rename(mut inserted: Heard) -> Outcome<()> {
+/// The bare client, a process of its own as tenantd is; killed on drop.
+struct Renamer {
+    _child: Child,
+}
+
+impl Renamer {
+    /// Returns when it listens.
+    async fn start(conninfo: &str) -> Outcome<Self> {
+        let mut child = Command::new(std::env::current_exe()?)
+            .env(RENAMES, conninfo)
+            .stdout(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()?;
+        let stdout = child.stdout.take().ok_or("it has no standard output")?;
+        BufReader::new(stdout).lines().next_line().await?;
+        Ok(Self { _child: child })
+    }
+}
+
+/// That process: renames a ready schema for each id it hears of, and says so in the same transaction.
+pub(crate) async fn rename(conninfo: &str) -> Outcome<()> {
+    let mut inserted = Heard::new(conninfo, "bare_inserted").await?;
+    println!("listening");
     loop {
         let (_, id) = inserted.next().await?;
         let sql = format!("ALTER SCHEMA spare_{id} RENAME TO bare_{id}; NOTIFY bare_ready, '{id}'");

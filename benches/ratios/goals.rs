@@ -76,25 +76,24 @@ fn ratio(over: Option<f64>, under: Option<f64>) -> Option<f64> {
 }
 
 fn sign_up(report: &Report) -> Vec<Goal> {
-    let new = |who| report.median("new tenant", who, 0);
-    let claim = |who| report.median("insert to ready, by rename", who, 0);
-    let spare = claim("tenantd with spares");
+    let claim = ("insert to ready, by rename", "tenantd with spares");
+    let django = report.median("new tenant", "django-tenants", 0);
     vec![
         Goal::at_most(
             "new tenant without spares, times bare SQL",
-            ratio(new("tenantd"), new("bare SQL")),
+            report.ratio("new tenant", "tenantd", "bare SQL", 0),
             1.05,
             "",
         ),
         Goal::at_most(
             "insert to ready with a spare, times the bare rename round trip",
-            ratio(spare, claim("bare SQL")),
+            report.ratio(claim.0, claim.1, "bare SQL", 0),
             2.0,
             "",
         ),
         Goal::at_least(
             "insert to ready with a spare, times faster than django-tenants",
-            ratio(new("django-tenants"), spare),
+            ratio(django, report.median(claim.0, claim.1, 0)),
             100.0,
             "",
         ),
@@ -121,6 +120,7 @@ fn fleet(report: &Report) -> Vec<Goal> {
             "bare SQL, synchronous, pipelined",
         ],
     );
+    let rollout = |who| report.median("ADD COLUMN", who, n);
     let theirs = peer("ADD COLUMN a tenant").map(|time| 1000.0 / time);
     let (idle, busy) = (
         report.find("insert to ready", "tenantd, idle", n),
@@ -132,16 +132,13 @@ fn fleet(report: &Report) -> Vec<Goal> {
     vec![
         Goal::at_most(
             "nothing to do: head check, times the bare query",
-            ratio(check, report.median("head check", "bare SQL", n)),
+            report.ratio("head check", "tenantd", "bare SQL", n),
             1.2,
             "",
         ),
         Goal::at_most(
             "nothing to do: full sweep, times the bare query",
-            ratio(
-                report.median("full sweep", "tenantd", n),
-                report.median("full sweep", "bare SQL", n),
-            ),
+            report.ratio("full sweep", "tenantd", "bare SQL", n),
             1.2,
             "",
         ),
@@ -153,13 +150,14 @@ fn fleet(report: &Report) -> Vec<Goal> {
         ),
         Goal::at_least(
             "rollout of one ADD COLUMN, share of the best bare rate",
-            ratio(ours, bare),
+            ours.zip(bare)
+                .and_then(|(ours, bare)| report.ratio("ADD COLUMN", ours, bare, n)),
             0.9,
             "",
         ),
         Goal::at_least(
             "rollout of one ADD COLUMN, times the fastest peer",
-            ratio(ours, theirs),
+            ratio(ours.and_then(rollout), theirs),
             50.0,
             "",
         ),
@@ -172,18 +170,19 @@ fn fleet(report: &Report) -> Vec<Goal> {
     ]
 }
 
-/// The highest median of these contenders over the largest fleet.
-fn best(report: &Report, part: &str, who: &[&str]) -> Option<f64> {
+/// Who of these has the highest median over the largest fleet.
+fn best<'a>(report: &Report, part: &str, who: &[&'a str]) -> Option<&'a str> {
     let rates = who
         .iter()
-        .filter_map(|who| report.median(part, who, report.tenants));
-    rates.max_by(f64::total_cmp)
+        .filter_map(|who| Some((*who, report.median(part, who, report.tenants)?)));
+    let best = rates.max_by(|one, other| one.1.total_cmp(&other.1));
+    best.map(|(who, _)| who)
 }
 
 fn logins(report: &Report) -> Vec<Goal> {
     let share = |mode: &str| {
-        let rate = |who: &str| report.median(&format!("logins, 8 writers, {mode}"), who, 0);
-        ratio(rate("tenantd's trigger"), rate("no trigger"))
+        let part = format!("logins, 8 writers, {mode}");
+        report.ratio(&part, "tenantd's trigger", "no trigger", 0)
     };
     let sent = report.median("notifications sent by logins", "tenantd's trigger", 0);
     vec![

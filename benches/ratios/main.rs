@@ -1,12 +1,12 @@
 //! `make bench`: tenantd against bare SQL and against the tools people use today, in one run on one private cluster.
 //!
 //! The cluster keeps the server's defaults (fsync on). What is compared is measured in turns, so that whatever else the
-//! machine does hits all sides; medians are compared. Bare SQL is the same text, sent by the same driver on warm
+//! machine does hits all sides; neighbours are compared, see `Report::ratio`. Bare SQL is the same text, sent by the same driver on warm
 //! connections, without ledger, guard or stamp. tenantd is the program itself wherever that can be measured.
 //!
 //! Each part is a file. What a run has measured goes into `benchmark.json`, from which the page and the plot are made.
 //! Environment: `BENCH_TENANTS` (10000) the largest fleet, `BENCH_QUICK=1` fewer repetitions, `LARGE=1` memory with
-//! 100 000 tenants too, `BENCH_PARTS` (`sign-up,peers,fleet,pages`) what to do, `BENCH_OUT` where the files go.
+//! 100 000 tenants too, `BENCH_PARTS` (`new-tenant,claim,peers,fleet,pages`) what to do, `BENCH_OUT` where the files go.
 
 #[path = "../../tests/it/support/postgres.rs"]
 mod postgres;
@@ -36,15 +36,20 @@ use fleet::Fleet;
 use options::{Choice, Part};
 use postgres::Server;
 use report::Report;
+use tokio::runtime::{Builder, Runtime};
 
 type Outcome<T> = Result<T, Box<dyn std::error::Error + Send + Sync>>;
 
 fn main() -> Outcome<()> {
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build()?;
-    runtime.block_on(run(&Choice::from_environment()?))
+    if let Ok(conninfo) = std::env::var(claim::RENAMES) {
+        // One thread, as tenantd has.
+        return runtime(Builder::new_current_thread())?.block_on(claim::rename(&conninfo));
+    }
+    runtime(Builder::new_multi_thread())?.block_on(run(&Choice::from_environment()?))
+}
+
+fn runtime(mut builder: Builder) -> std::io::Result<Runtime> {
+    builder.worker_threads(2).enable_all().build()
 }
 
 async fn run(choice: &Choice) -> Outcome<()> {
@@ -74,8 +79,10 @@ async fn measure(choice: &Choice, report: &mut Report) -> Outcome<()> {
         "PostgreSQL {}, {} cores, {} GiB; medians, quartiles in brackets\n",
         report.postgresql, report.cores, report.memory_gib
     );
-    if choice.has(Part::SignUp) {
-        new_tenant::measure(&server, report, choice.rounds(80)).await?;
+    if choice.has(Part::NewTenant) {
+        new_tenant::measure(&server, report, choice.rounds(140)).await?;
+    }
+    if choice.has(Part::Claim) {
         claim::measure(&server, report, choice.rounds(120)).await?;
     }
     if choice.has(Part::Peers) {
@@ -107,9 +114,9 @@ async fn fleet_of(
     nothing::full_sweep(&fleet, report).await?;
     start::to_listening(&fleet, report).await?;
     memory::measure(&mut fleet, report).await?;
-    rollout::add_column(&mut fleet, report, choice.rounds(5)).await?;
+    rollout::add_column(&mut fleet, report, choice.rounds(9)).await?;
     if largest {
-        rollout::create_index(&mut fleet, report, choice.rounds(3)).await?;
+        rollout::create_index(&mut fleet, report, choice.rounds(5)).await?;
         logins::measure(&fleet, report, choice.rounds(7), choice.seconds()).await?;
         flood::measure(&fleet, report).await?;
         latency::measure(&mut fleet, report, choice.rounds(200)).await?;

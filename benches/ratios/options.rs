@@ -7,12 +7,13 @@ use crate::{Outcome, postgres::Server, report::Report};
 /// What a run may do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Part {
-    SignUp,
+    NewTenant,
+    Claim,
     Peers,
     Fleet,
 }
 
-const PARTS: usize = 3;
+const PARTS: usize = 4;
 
 /// What this run does.
 pub(crate) struct Choice {
@@ -42,11 +43,12 @@ impl Choice {
     pub(crate) fn from_environment() -> Outcome<Self> {
         let given = |name| env::var(name).ok().filter(|value| !value.is_empty());
         let set = |name| given(name).is_some_and(|value| value != "0");
-        let names = given("BENCH_PARTS").unwrap_or_else(|| "sign-up,peers,fleet".into());
+        let names = given("BENCH_PARTS").unwrap_or_else(|| "new-tenant,claim,peers,fleet".into());
         let mut parts = Vec::new();
         for name in names.split(',') {
             match name {
-                "sign-up" => parts.push(Part::SignUp),
+                "new-tenant" => parts.push(Part::NewTenant),
+                "claim" => parts.push(Part::Claim),
                 "peers" => parts.push(Part::Peers),
                 "fleet" => parts.push(Part::Fleet),
                 "pages" => {}

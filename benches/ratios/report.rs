@@ -119,6 +119,16 @@ impl Report {
         self.find(part, who, tenants).map(|it| it.median)
     }
 
+    /// How many times `under` one of these is the other: turn by turn, because what else the machine does is the same for
+    /// neighbours; the median of that. One that took no time is left out.
+    pub(crate) fn ratio(&self, part: &str, over: &str, under: &str, tenants: usize) -> Option<f64> {
+        let over = &self.find(part, over, tenants)?.values;
+        let under = &self.find(part, under, tenants)?.values;
+        let pairs = over.iter().zip(under).map(|(over, under)| over / under);
+        let ratios = Samples(pairs.filter(|ratio| ratio.is_finite()).collect());
+        Some(ratios.median())
+    }
+
     pub(crate) fn find(&self, part: &str, who: &str, tenants: usize) -> Option<&Measurement> {
         let same = |it: &&Measurement| it.part == part && it.who == who && it.tenants == tenants;
         self.measurements.iter().find(same)
