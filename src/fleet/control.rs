@@ -109,6 +109,11 @@ const MIGRATIONS: &[(i32, &str, &str)] = &[
         "by_index",
         include_str!("../../migrations/control/0019_by_index.sql"),
     ),
+    (
+        20,
+        "fewer_joins",
+        include_str!("../../migrations/control/0020_fewer_joins.sql"),
+    ),
 ];
 
 /// Version of the control schema that this program works with.

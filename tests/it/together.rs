@@ -74,6 +74,16 @@ async fn a_tenant_is_found_by_an_index_alone_and_among_others() {
 }
 
 #[tokio::test]
+async fn plans_that_must_use_an_index_are_not_compiled_for_their_cost() {
+    let app = App::bare("compiled").await;
+    app.tenantd(&["install"]).ok();
+    let by_index = "FROM pg_proc WHERE pronamespace = 'tenantd'::regnamespace AND 'enable_seqscan=off' = ANY (proconfig)";
+    let compiled = format!("SELECT count(*) {by_index} AND 'jit=off' <> ALL (proconfig)");
+    assert_ne!(app.ask(&format!("SELECT count(*) {by_index}")).await, "0");
+    assert_eq!(app.ask(&compiled).await, "0");
+}
+
+#[tokio::test]
 async fn a_daemon_shares_transactions_too_and_obeys_the_role_of_the_files() {
     let app = App::new("shared_role").await;
     let role = format!("files_{}", app.db.name);
