@@ -1,12 +1,14 @@
 //! `make bench`: tenantd against bare SQL and against the tools people use today, in one run on one private cluster.
 //!
 //! The cluster keeps the server's defaults (fsync on). What is compared is measured in turns, so that whatever else the
-//! machine does hits all sides; neighbours are compared, see `Report::ratio`. Bare SQL is the same text, sent by the same driver on warm
-//! connections, without ledger, guard or stamp. tenantd is the program itself wherever that can be measured.
+//! machine does hits all sides; neighbours are compared, see `Report::ratio`. Bare SQL is the same text, sent by the same
+//! driver on warm connections, without ledger, guard or stamp. tenantd is the program itself wherever that can be
+//! measured.
 //!
 //! Each part is a file. What a run has measured goes into `benchmark.json`, from which the page and the plot are made.
 //! Environment: `BENCH_TENANTS` (10000) the largest fleet, `BENCH_QUICK=1` fewer repetitions, `LARGE=1` memory with
-//! 100 000 tenants too, `BENCH_PARTS` (`new-tenant,claim,peers,fleet,pages`) what to do, `BENCH_OUT` where the files go.
+//! 100 000 tenants too, `BENCH_PARTS` (`new-tenant,claim,peers,fleet,pages`) what to do, `BENCH_OUT` where the files
+//! go.
 
 #[path = "../../tests/it/support/postgres.rs"]
 mod postgres;
@@ -36,20 +38,21 @@ use fleet::Fleet;
 use options::{Choice, Part};
 use postgres::Server;
 use report::Report;
-use tokio::runtime::{Builder, Runtime};
+use tokio::runtime::Builder;
 
 type Outcome<T> = Result<T, Box<dyn std::error::Error + Send + Sync>>;
 
 fn main() -> Outcome<()> {
     if let Ok(conninfo) = std::env::var(claim::RENAMES) {
         // One thread, as tenantd has.
-        return runtime(Builder::new_current_thread())?.block_on(claim::rename(&conninfo));
+        let runtime = Builder::new_current_thread().enable_all().build()?;
+        return runtime.block_on(claim::rename(&conninfo));
     }
-    runtime(Builder::new_multi_thread())?.block_on(run(&Choice::from_environment()?))
-}
-
-fn runtime(mut builder: Builder) -> std::io::Result<Runtime> {
-    builder.worker_threads(2).enable_all().build()
+    let runtime = Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()?;
+    runtime.block_on(run(&Choice::from_environment()?))
 }
 
 async fn run(choice: &Choice) -> Outcome<()> {

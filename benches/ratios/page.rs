@@ -40,9 +40,9 @@ const SECTIONS: [Section; 9] = [
         "One file for every tenant, over 4 connections. tenantd has no limit to its rate and else its defaults, \
          so quick tenants share transactions. The command's time includes its start; the daemon's is from SIGHUP until \
          the ledger has everybody at the new head. Bare SQL sets the search_path and runs the text, on 4 warm \
-         connections, one message and transaction a tenant; pipelined has 4 messages on their way on each. The goals compare the better of command \
-         and daemon with the best of bare SQL. A checkpoint precedes every turn. The tools run for each tenant of a \
-         sample of 20.",
+         connections, one message and transaction a tenant; pipelined has 4 messages on their way on each. The goals \
+         compare the better of command and daemon with the best of bare SQL. A checkpoint precedes every turn. The \
+         tools run for each tenant of a sample of 20.",
         &["ADD COLUMN", "CREATE INDEX"],
     ),
     (
@@ -79,7 +79,8 @@ pub(crate) fn write(report: &Report) -> String {
         page,
         "tenantd against bare SQL and against the tools people use today: one run, one private cluster, the same files \
          for all. Contenders take turns. A ratio to bare SQL, or to no trigger, is the median of the ratios of neighbours; \
-         the tables hold medians, with quartiles in brackets. Ratios carry over to other machines better than times do.\n\n![Time of a rollout, of nothing to do and of a new tenant](benchmark.svg)\n"
+         the tables hold medians, with quartiles in brackets. Ratios carry over to other machines better than times \
+         do.\n\n![Time of a rollout, of nothing to do and of a new tenant](benchmark.svg)\n"
     );
     goals(&mut page, report);
     machine(&mut page, report);

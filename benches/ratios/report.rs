@@ -119,8 +119,8 @@ impl Report {
         self.find(part, who, tenants).map(|it| it.median)
     }
 
-    /// How many times `under` one of these is the other: turn by turn, because what else the machine does is the same for
-    /// neighbours; the median of that. One that took no time is left out.
+    /// `over` divided by `under` in each turn, and the median of that: whatever else the machine does is the same for
+    /// neighbours. A turn in which `under` took no time is left out.
     pub(crate) fn ratio(&self, part: &str, over: &str, under: &str, tenants: usize) -> Option<f64> {
         let over = &self.find(part, over, tenants)?.values;
         let under = &self.find(part, under, tenants)?.values;
